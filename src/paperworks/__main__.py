@@ -1,0 +1,5 @@
+"""`python -m paperworks` is the command `paperworks`."""
+
+from paperworks.cli.main import main
+
+raise SystemExit(main())

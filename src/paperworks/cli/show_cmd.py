@@ -1,0 +1,128 @@
+"""`paperworks show SLUG`: everything about one paper: what it gives, how to use it, what was published and found."""
+
+from __future__ import annotations
+
+import argparse
+
+from paperworks.catalog import Card, Catalog, Evidence, Verdict
+from paperworks.cli.layout import paint, paragraph
+from paperworks.cli.main import VERBS
+
+HELP = "Show everything about one paper."
+VERDICT_COLOURS = {"holds": "green", "reversed": "red", "not shown": "yellow"}
+SOURCING = {
+    "published": "The method is the published one.",
+    "mixed": "The core is published; some parts are reconstructed or our decision.",
+    "reconstruction": "Core parts are our reconstruction.",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("slug", metavar="SLUG", help="the paper's short name (paperworks list)")
+    parser.add_argument("--json", action="store_true", help="a JSON object for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    catalog = Catalog.open()
+    card = catalog.card(args.slug)
+    if args.json:
+        import json
+
+        print(json.dumps(catalog.as_dict(card.slug), indent=2, ensure_ascii=False))
+        return 0
+    print("\n\n".join(_blocks(card, catalog.evidence(card.slug))))
+    return 0
+
+
+def commands(card: Card) -> list[str]:
+    """The command lines that apply a paper, one a verb that this version has."""
+    data = "--data DATASET" if card.wing == "control" else "--model smollm2-135m --data FILE.jsonl"
+    lines = {
+        "run": f"paperworks run {card.slug}",
+        "train": f"paperworks train {card.slug} {data} --out my-model",
+        "compare": f"paperworks compare dpo {card.slug} {data} --seeds 5",
+        "generate": "paperworks generate --model my-model --prompt TEXT",
+        "evaluate": "paperworks evaluate --model my-model --data FILE.jsonl",
+    }
+    return [line for verb, line in lines.items() if verb in card.verbs and verb in VERBS]
+
+
+def _blocks(card: Card, evidence: Evidence) -> list[str]:
+    blocks = [
+        "\n".join(_head(card)),
+        _block("What it gives", paragraph(card.gives)),
+        _block("Use it", *_use(card)),
+        _block("Your data", paragraph(card.data)),
+        _block("Claim", paragraph(card.claim)),
+        _block("Evidence here", *_evidence(card, evidence)),
+        _block("How it works", paragraph(card.mechanism)),
+    ]
+    if card.baselines:
+        blocks.append(_block("Compared with", paragraph(", ".join(card.baselines))))
+    blocks.append(_block("Published settings", paragraph(card.defaults)))
+    if card.published:
+        blocks.append(_block("Published figures", *_published(card)))
+    blocks.append(_block("Sourcing", paragraph(f"{SOURCING[card.sourcing.kind]} {card.sourcing.note}")))
+    blocks.append(_block("Keywords", paragraph(", ".join(card.keywords))))
+    return blocks
+
+
+def _block(heading: str, *lines: str) -> str:
+    return "\n".join([paint(heading, "bold", "cyan"), *lines])
+
+
+def _head(card: Card) -> list[str]:
+    facts = [f"{card.venue}, {card.year}" if str(card.year) not in card.venue else card.venue, f"wing {card.wing}"]
+    if card.nouns:
+        facts.append("comes as " + ", ".join(card.nouns))
+    name = paragraph(f"{card.slug}: {card.title}", indent=0, hanging=2)
+    lines = [paint(name, "bold"), paragraph(card.summary), paragraph(" · ".join(facts))]
+    if card.arxiv:
+        lines.append(paragraph(f"https://arxiv.org/abs/{card.arxiv}"))
+    lines.append(paragraph(f"official code: {card.code}" if card.code else "no official code found", hanging=2))
+    return lines
+
+
+def _use(card: Card) -> list[str]:
+    if not card.usable:
+        return [paragraph(f"Not usable yet: this version has its card only. Verbs to come: {', '.join(card.verbs)}.")]
+    lines = [f"  {line}" for line in commands(card)]
+    missing = [verb for verb in card.verbs if verb not in VERBS]
+    if missing:
+        lines.append(paragraph(f"Later versions also have: {', '.join(missing)}."))
+    return lines
+
+
+def _evidence(card: Card, evidence: Evidence) -> list[str]:
+    recorded, lines = evidence.recorded, []
+    if recorded is None:
+        lines.append(paragraph("No recorded run."))
+    elif recorded.problem:
+        lines.append(paragraph(f"Record unusable: {recorded.problem}."))
+    else:
+        seeds = f", {recorded.seeds} seeds" if recorded.seeds else ""
+        lines.append(paragraph(f"Recorded {recorded.date}, budget {recorded.budget}{seeds}:"))
+        for claim in recorded.claims:
+            verdict = paint(claim.verdict, VERDICT_COLOURS[claim.verdict]) + " " * (10 - len(claim.verdict))
+            text = paragraph(f"{claim.text}{_interval(claim)}", indent=14).lstrip()
+            lines.append(f"    {verdict}{text}")
+    if evidence.run_here:
+        lines.append(paragraph(f"Last finished run on this machine: {evidence.run_here} (see `paperworks runs`)."))
+    elif card.usable:
+        lines.append(paragraph("Not run on this machine yet."))
+    return lines
+
+
+def _interval(claim: Verdict) -> str:
+    if claim.mean is None:
+        return ""
+    interval = "" if claim.low is None or claim.high is None else f" [{claim.low:+.3g}, {claim.high:+.3g}]"
+    return f": {claim.mean:+.3g}{interval}"
+
+
+def _published(card: Card) -> list[str]:
+    lines = []
+    for entry in card.published:
+        lines.append(paragraph(entry.setting, hanging=2))
+        lines.append(paragraph(f"{entry.metric}: {entry.figures} ({entry.source})", indent=4, hanging=2))
+    return lines

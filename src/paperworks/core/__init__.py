@@ -1,0 +1,1 @@
+"""What every wing stands on: errors, seeds, devices, files, runs, statistics, progress, plots. Knows nothing of papers."""

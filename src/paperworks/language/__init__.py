@@ -1,0 +1,1 @@
+"""Language models: policies, data, objectives, rewards, sampling, training and evaluation."""

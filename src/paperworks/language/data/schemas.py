@@ -1,0 +1,162 @@
+"""The kinds of training rows, each a frozen dataclass that says how its fields are read.
+
+A new kind (scored answers, forget/retain, trajectories) joins by one decorated dataclass: the readers look only at
+the fields' declarations. Nothing here knows files or formats.
+"""
+# ruff: noqa: RUF009 -- `column` is `dataclasses.field` with our metadata; its result is not shared between rows.
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, TypedDict, TypeVar
+
+from paperworks.core.errors import OptionError, did_you_mean
+from paperworks.language.data.problems import BadRow
+
+
+class Message(TypedDict):
+    """One turn of a conversation; role is `system`, `user`, `assistant` or another name the chat template knows."""
+
+    role: str
+    content: str
+
+
+Text = str | tuple[Message, ...]
+"""Plain text, or messages.
+
+A prompt is a str (plain text, continued as it stands) or messages (to be laid out by the model's chat template).
+A response is nearly always a str: the continuation of a plain prompt, or the content of the assistant's turn after a
+prompt of messages. Only a response of several turns is messages.
+"""
+
+Kind = Literal["text", "texts", "weight", "boolean", "labels"]
+"""How a field is read: a Text; a tuple of str; a float ≥ 0; a bool; a tuple of 0/1 labels."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """The place a row came from: file (or data set) and line, or record number where there are no lines (1-based)."""
+
+    file: str = ""
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def column(kind: Kind, *aliases: str, default: Any = dataclasses.MISSING) -> Any:
+    """A field of a schema: how it is read, other names it may have in a file, its default if it may be missing."""
+    return dataclasses.field(default=default, metadata={"kind": kind, "aliases": aliases})
+
+
+def _where() -> Any:
+    return dataclasses.field(default=Where(), repr=False, compare=False)
+
+
+SCHEMAS: dict[str, type] = {}
+RowType = TypeVar("RowType")
+
+
+def schema(name: str) -> Callable[[type[RowType]], type[RowType]]:
+    """Registers a row type under the name that `--schema` and `read` know it by."""
+
+    def register(row_type: type[RowType]) -> type[RowType]:
+        SCHEMAS[name] = row_type
+        return row_type
+
+    return register
+
+
+@schema("preference")
+@dataclass(frozen=True)
+class Preference:
+    """A prompt and two responses, of which `chosen` was preferred."""
+
+    prompt: Text = column("text")
+    chosen: Text = column("text")
+    rejected: Text = column("text")
+    weight: float = column("weight", default=1.0)
+    base: tuple[str, ...] = column("texts", default=())  # responses of a baseline policy (RPO with base=file)
+    annotator_labels: tuple[int, ...] = column("labels", default=())  # per annotator: 1 agrees that chosen is better
+    where: Where = _where()
+
+    def check(self) -> None:
+        """Raises BadRow for a pair that can teach nothing."""
+        if self.chosen == self.rejected:
+            raise BadRow("identical pair", "chosen equals rejected; expected two different responses")
+
+
+@schema("feedback")
+@dataclass(frozen=True)
+class Feedback:
+    """A prompt and one response, judged desirable or not (unpaired feedback, as KTO takes it)."""
+
+    prompt: Text = column("text")
+    response: Text = column("text", "completion")
+    desirable: bool = column("boolean", "label")
+    weight: float = column("weight", default=1.0)
+    where: Where = _where()
+
+
+@schema("demonstration")
+@dataclass(frozen=True)
+class Demonstration:
+    """A prompt and a response to imitate."""
+
+    prompt: Text = column("text")
+    response: Text = column("text", "completion")
+    weight: float = column("weight", default=1.0)
+    where: Where = _where()
+
+
+@schema("prompt")
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt alone, to be answered by a policy."""
+
+    prompt: Text = column("text")
+    where: Where = _where()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A field of a schema, as the readers see it."""
+
+    name: str
+    kind: Kind
+    aliases: tuple[str, ...]
+    required: bool
+
+
+def columns_of(row_type: type) -> tuple[Column, ...]:
+    """The fields of a row type that are read from data, in order."""
+    return _columns_of(row_type)
+
+
+@cache
+def _columns_of(row_type: type) -> tuple[Column, ...]:
+    return tuple(
+        Column(
+            field.name,
+            field.metadata["kind"],
+            field.metadata["aliases"],
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+        )
+        for field in dataclasses.fields(row_type)
+        if "kind" in field.metadata
+    )
+
+
+def schema_of(name_or_type: str | type) -> tuple[str, type]:
+    """The name and the row type of a schema given either way. Raises OptionError for an unknown one."""
+    if isinstance(name_or_type, str):
+        if name_or_type not in SCHEMAS:
+            raise OptionError(f"unknown schema {name_or_type!r}{did_you_mean(name_or_type, SCHEMAS)}")
+        return name_or_type, SCHEMAS[name_or_type]
+    for name, row_type in SCHEMAS.items():
+        if row_type is name_or_type:
+            return name, row_type
+    raise OptionError(f"{name_or_type.__name__} is not a schema (known: {', '.join(sorted(SCHEMAS))})")

@@ -1,0 +1,270 @@
+"""A language-model policy: a transformers model with its tokenizer, adapters optional.
+
+Decides how text becomes tokens (plain strings as they are, chat messages through the model's own template, every response
+ended by the model's end token) and what the frozen start of a policy is. Knows nothing of objectives or of training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from paperworks.core.errors import DataError, ModelError, OptionError
+from paperworks.core.files import atomic_folder
+from paperworks.language import logprobs, models
+from paperworks.language.data.schemas import Text
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """Low-rank adapters (arXiv 2106.09685) trained in place of the full weights."""
+
+    rank: int = field(default=16, metadata={"help": "rank of the update"})
+    alpha: float = field(default=32.0, metadata={"help": "scale: the update is multiplied by alpha / rank"})
+    dropout: float = field(default=0.0, metadata={"help": "dropout on the adapters' input"})
+    targets: str = field(default="all-linear", metadata={"help": "module names, comma separated, or all-linear"})
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise OptionError(f"option rank={self.rank}: expected at least 1")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"option dropout={self.dropout}: expected [0, 1)")
+
+
+class Policy:
+    """What acts: a causal or encoder-decoder language model and its tokenizer.
+
+    `policy.reference()` is its frozen start: with LoRA the same weights with the adapters off, otherwise a frozen copy.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, name: str = "policy") -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self._adapters_off = False
+        self._prepare_tokenizer()
+        base = self.base
+        if not base.config.is_encoder_decoder and getattr(base, "_supports_attention_backend", False):
+            with contextlib.suppress(ValueError):  # an architecture that checks names keeps its own attention
+                base.set_attn_implementation(logprobs.ATTENTION)
+
+    # ------------------------------------------------------------------------------------------------------- loading
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        lora: LoraOptions | None = None,
+        precision: Precision = "float32",
+        device: str = "auto",
+        chat_template: str | None = None,
+        gradient_checkpointing: bool = False,
+    ) -> Policy:
+        """Load `tiny`, `smollm2-135m`, a local folder (a full model, a LoRA adapter, or a run folder) or a Hub id.
+
+        `chat_template` is a Jinja template or the path of one, for tokenizers that bring none. Raises ModelError.
+        """
+        from paperworks.core.devices import pick_device
+
+        model, tokenizer = models.load(str(name), dtype=getattr(torch, precision))
+        if chat_template is not None:
+            path = Path(chat_template)
+            tokenizer.chat_template = path.read_text() if "{" not in chat_template and path.is_file() else chat_template
+        if gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+            if lora is not None:
+                model.enable_input_require_grads()
+        policy = cls(model, tokenizer, name=str(name))
+        if lora is not None:
+            policy = policy.with_lora(lora)
+        policy.model.to(pick_device(device))
+        return policy
+
+    def with_lora(self, options: LoraOptions) -> Policy:
+        """The same policy with fresh adapters; only they train."""
+        from peft import LoraConfig, PeftModel, get_peft_model
+
+        if isinstance(self.model, PeftModel):
+            raise ModelError(f"{self.name} carries adapters already; merge them first or go on training without --lora")
+        targets = options.targets if options.targets == "all-linear" else options.targets.split(",")
+        config = LoraConfig(
+            r=options.rank,
+            lora_alpha=cast(int, options.alpha),
+            lora_dropout=options.dropout,
+            target_modules=targets,
+            task_type="SEQ_2_SEQ_LM" if self.is_encoder_decoder else "CAUSAL_LM",
+        )
+        try:
+            model = get_peft_model(cast(PreTrainedModel, self.model), config)
+        except ValueError as error:
+            raise ModelError(f"LoRA cannot be put on {self.name}: {_first_line(error)}") from error
+        return Policy(model, self.tokenizer, name=self.name)
+
+    def _prepare_tokenizer(self) -> None:
+        tokenizer = self.tokenizer
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"the tokenizer of {self.name} has no end-of-sequence token, so responses cannot end")
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+
+    # ---------------------------------------------------------------------------------------------------------- facts
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The transformers model, without a PEFT wrapper around it."""
+        return cast(PreTrainedModel, logprobs._unwrapped(self.model))
+
+    @property
+    def has_adapters(self) -> bool:
+        return hasattr(self.model, "disable_adapter")
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        return bool(self.base.config.is_encoder_decoder)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.base.parameters()).device
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of prompt and response together."""
+        limit = getattr(self.base.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        return int(min(limit, 1 << 20))
+
+    @functools.cached_property
+    def method(self) -> logprobs.Method:
+        """`packed` where the self-check shows that it gives the padded path's numbers, else `padded`."""
+        return "packed" if self._packed_check[0] else "padded"
+
+    @functools.cached_property
+    def _packed_check(self) -> tuple[bool, str]:
+        return logprobs.packed_agrees(self.model)
+
+    def method_note(self) -> str:
+        """One line for users on which path scores this model; empty on the fast path."""
+        agrees, why = self._packed_check
+        return "" if agrees else f"{self.name}: log-probabilities by the plain padded path ({why})"
+
+    def content_hash(self) -> str:
+        """Hash of the weights that act, the tokenizer and the chat template: the key of cached reference scores."""
+        digest = hashlib.sha256()
+        with self.acting():
+            for name, tensor in sorted(self.model.state_dict().items()):
+                if self._adapters_off and "lora_" in name:
+                    continue
+                data = tensor.detach().cpu().contiguous()
+                digest.update(f"{name.replace('.base_layer', '')} {data.dtype} {tuple(data.shape)}".encode())
+                digest.update(data.view(torch.uint8).numpy() if data.dim() else data.reshape(1).view(torch.uint8).numpy())
+        digest.update(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode())
+        digest.update(str(self.tokenizer.chat_template).encode())
+        return digest.hexdigest()
+
+    # ------------------------------------------------------------------------------------------------------ reference
+
+    def reference(self) -> Policy:
+        """The frozen start of this policy. Take it before training: without adapters it copies the weights now."""
+        if self.has_adapters:
+            frozen = copy.copy(self)
+            frozen._adapters_off = True
+            frozen.name = f"{self.name} (adapters off)"
+            return frozen
+        frozen = Policy(copy.deepcopy(self.model).eval().requires_grad_(False), self.tokenizer, name=f"{self.name} (frozen)")
+        if "_packed_check" in self.__dict__:
+            frozen.__dict__["_packed_check"] = self._packed_check
+        return frozen
+
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[None]:
+        """Inside it the model acts as this policy does: adapters off for a LoRA reference, dropout off."""
+        training = self.model.training
+        self.model.eval()
+        off = cast(Any, self.model).disable_adapter() if self._adapters_off else contextlib.nullcontext()
+        try:
+            with off:
+                yield
+        finally:
+            self.model.train(training)
+
+    # --------------------------------------------------------------------------------------------------------- tokens
+
+    def encode_prompt(self, prompt: Text) -> list[int]:
+        """Token ids of a prompt: a string as the tokenizer has it, messages through the chat template.
+
+        At least one token: an empty prompt becomes the start (else the end) token. Raises ModelError without template.
+        """
+        if isinstance(prompt, str):
+            ids = self.tokenizer(prompt, add_special_tokens=not self.is_encoder_decoder).input_ids
+            if ids and ids[-1] == self.tokenizer.eos_token_id and not self.is_encoder_decoder:
+                ids = ids[:-1]
+        else:
+            ids = self.tokenizer(self._chat(prompt, generate=True), add_special_tokens=False).input_ids
+        if self.is_encoder_decoder:
+            ids = [*ids, self.tokenizer.eos_token_id]
+        start = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.eos_token_id
+        return list(ids) or [start]
+
+    def encode_response(self, response: Text) -> list[int]:
+        """Token ids of a response, the end token included: a string, or the messages of the last turn."""
+        if not isinstance(response, str):
+            response = "\n".join(str(message["content"]) for message in response)
+        end = self.tokenizer.eos_token_id
+        ids = self.tokenizer(response, add_special_tokens=False).input_ids
+        return [*ids, end] if not ids or ids[-1] != end else list(ids)
+
+    def _chat(self, messages: Sequence[Any], *, generate: bool) -> str:
+        if not self.tokenizer.chat_template:
+            raise ModelError(
+                f"the tokenizer of {self.name} has no chat template and the prompt is a list of messages; "
+                "give one with --chat-template FILE, or use plain strings"
+            )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages], tokenize=False, add_generation_prompt=generate
+            )
+        except Exception as error:  # templates raise whatever their authors chose
+            raise DataError(f"the chat template of {self.name} refused the messages: {_first_line(error)}") from error
+        return cast(str, text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of a response without its special tokens."""
+        return cast(str, self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    # --------------------------------------------------------------------------------------------------------- scores
+
+    def token_logps(self, trees: Sequence[logprobs.Tree]) -> logprobs.TokenLogps:
+        """Log-probability of every response token, without gradient, as this policy acts (see `logprobs`)."""
+        with torch.no_grad(), self.acting():
+            return logprobs.token_logps(self.model, trees, method=self.method)
+
+    # --------------------------------------------------------------------------------------------------------- saving
+
+    def save(self, folder: str | Path) -> Path:
+        """Write an ordinary Hugging Face folder (safetensors; with adapters, a PEFT folder), whole or not at all."""
+        folder = Path(folder)
+        with atomic_folder(folder) as partial:
+            self.write(partial)
+        return folder
+
+    def write(self, folder: Path) -> None:
+        """Write model and tokenizer into an existing folder."""
+        cast(PreTrainedModel, self.model).save_pretrained(folder, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

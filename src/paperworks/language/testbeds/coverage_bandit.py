@@ -1,0 +1,189 @@
+"""A bandit whose preference data cover only some responses: where a policy can be fooled by responses it has no data on.
+
+One prompt, K responses with Gaussian features. The true reward is linear on the covered responses; outside, the linear
+extrapolation is mostly wrong and low. Pairs come from covered responses only. The policy is log-linear, so that fitting the
+pairs also moves the others. Rewards, KL and masses are exact sums; seeds and grid points train as one batched program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from paperworks.core.errors import OptionError
+from paperworks.core.seeding import torch_generator
+from paperworks.language.objectives.objective import PairLogps, PairObjective, ResponseLogps
+from paperworks.language.testbeds.independent import losses_of_problems
+
+SHORTEST, LONGEST = 5, 40  # response lengths: our own addition, so that per-token averages mean something here
+
+
+@dataclass(frozen=True)
+class CoverageBandit:
+    """One world a seed."""
+
+    features: Float[Tensor, "seeds responses dimensions"]
+    reward: Float[Tensor, "seeds responses"]  # the true reward
+    covered: Bool[Tensor, "seeds responses"]  # responses that the preference data come from
+    log_reference: Float[Tensor, "seeds responses"]
+    lengths: Float[Tensor, "seeds responses"]  # tokens a response, used by per-token averages only
+
+    def log_policy(self, weights: Float[Tensor, "*points seeds dimensions"]) -> Float[Tensor, "*points seeds responses"]:
+        """log pi of pi proportional to pi_ref exp(features . weights)."""
+        linear = (self.features @ weights[..., None])[..., 0]
+        return torch.log_softmax(self.log_reference + linear, dim=-1)
+
+
+@dataclass(frozen=True)
+class CoveredPairs:
+    """Preference pairs as indices of responses; `base` are responses of a baseline policy, one a pair."""
+
+    chosen: Int[Tensor, "seeds pairs"]
+    rejected: Int[Tensor, "seeds pairs"]
+    base: Int[Tensor, "seeds pairs"]
+
+
+@dataclass(frozen=True)
+class Course:
+    """What happened during training, from the start to the last iterate. A record is a step that was looked at."""
+
+    steps: Int[Tensor, " records"]  # their numbers, 0 first
+
+    reward: Float[Tensor, "records points seeds"]  # expected true reward
+    outside: Float[Tensor, "records points seeds"]  # probability of responses that are not covered
+    logp_chosen: Float[Tensor, "records points seeds"]  # mean log pi of the chosen responses
+    kl: Float[Tensor, "records points seeds"]  # KL(pi || pi_ref), nats
+    held_out: Float[Tensor, "records points seeds"]  # the objective's preference loss on held-out pairs
+
+
+def make_bandit(
+    seeds: Sequence[int], *, responses: int = 100, covered: int = 30, dimensions: int = 20, preference_for_covered: float = 1.0
+) -> CoverageBandit:
+    """Worlds with `covered` of `responses` responses covered by the data.
+
+    Features are N(0, I / dimensions); the linear reward has mean 0 and deviation 1 over all responses; a response that is
+    not covered has reward 0.2 * linear - 1. The reference prefers covered responses by `preference_for_covered` nats.
+    """
+    if not 2 <= covered <= responses:
+        raise OptionError(f"option covered={covered}: expected 2 to {responses}, the number of responses")
+    worlds = []
+    for seed in seeds:
+        generator = torch_generator("coverage bandit", seed)
+        features = torch.randn(responses, dimensions, generator=generator, dtype=torch.float64) / dimensions**0.5
+        linear = features @ torch.randn(dimensions, generator=generator, dtype=torch.float64)
+        linear = (linear - linear.mean()) / linear.std(correction=0)
+        is_covered = torch.zeros(responses, dtype=torch.bool)
+        is_covered[torch.randperm(responses, generator=generator)[:covered]] = True
+        reward = torch.where(is_covered, linear, 0.2 * linear - 1)
+        log_reference = torch.log_softmax(preference_for_covered * is_covered.double(), dim=-1)
+        lengths = torch.randint(SHORTEST, LONGEST + 1, (responses,), generator=generator).double()
+        worlds.append((features, reward, is_covered, log_reference, lengths))
+    return CoverageBandit(*(torch.stack(parts) for parts in zip(*worlds, strict=True)))
+
+
+def draw_covered_pairs(
+    bandit: CoverageBandit, seeds: Sequence[int], count: int, *, stream: str = "training", base: str = "reference"
+) -> CoveredPairs:
+    """`count` Bradley-Terry pairs a seed, each of two different covered responses drawn uniformly.
+
+    base: "reference" draws the baseline responses from pi_ref, "covered" uniformly from the covered responses; both once.
+    """
+    if base not in ("reference", "covered"):
+        raise OptionError(f"option base={base}: expected reference or covered")
+    drawn = []
+    for index, seed in enumerate(seeds):
+        generator = torch_generator("coverage bandit pairs", stream, seed)
+        pool = bandit.covered[index].nonzero()[:, 0]
+        first = torch.randint(len(pool), (count,), generator=generator)
+        second = (first + 1 + torch.randint(len(pool) - 1, (count,), generator=generator)) % len(pool)
+        first, second = pool[first], pool[second]
+        margin = bandit.reward[index, first] - bandit.reward[index, second]
+        first_wins = torch.rand(count, generator=generator, dtype=torch.float64) < torch.sigmoid(margin)
+        baseline = bandit.log_reference[index].exp() if base == "reference" else bandit.covered[index].double()
+        samples = torch.multinomial(baseline, count, replacement=True, generator=generator)
+        drawn.append((torch.where(first_wins, first, second), torch.where(first_wins, second, first), samples))
+    return CoveredPairs(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
+
+
+def train(
+    bandit: CoverageBandit,
+    objectives: Sequence[PairObjective],
+    pairs: CoveredPairs,
+    held_out: CoveredPairs,
+    *,
+    kl_penalties: Sequence[float] | None = None,
+    steps: int = 1500,
+    learning_rate: float = 0.02,
+    record_every: int = 10,
+) -> Course:
+    """Full-batch Adam from pi_ref; every objective is a grid point, trained beside the others on the same pairs.
+
+    kl_penalties: for each objective a coefficient of the exact KL(pi || pi_ref), which HyPO estimates from samples.
+    Recorded are every `record_every`-th step and the last.
+    """
+    penalties = torch.tensor([0.0] * len(objectives) if kl_penalties is None else list(kl_penalties), dtype=torch.float64)
+    seeds, _, dimensions = bandit.features.shape
+    weights = torch.zeros(len(objectives), seeds, dimensions, dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([weights], lr=learning_rate)
+    training, validation = _Scorer(bandit, objectives, pairs), _Scorer(bandit, objectives, held_out)
+    at: list[int] = []
+    records: list[tuple[Tensor, ...]] = []
+    for step in range(steps + 1):
+        logp = bandit.log_policy(weights)
+        kl = (logp.exp() * (logp - bandit.log_reference)).sum(-1)
+        if step % record_every == 0 or step == steps:
+            at.append(step)
+            records.append(_record(bandit, logp.detach(), kl.detach(), training, validation))
+        if step < steps:
+            adam.zero_grad()
+            (training.losses(logp).sum() + (penalties[:, None] * kl).sum()).backward()
+            adam.step()
+    return Course(torch.tensor(at), *(torch.stack(parts) for parts in zip(*records, strict=True)))
+
+
+class _Scorer:
+    """The losses of all grid points on one set of pairs; what does not change during training is gathered once."""
+
+    def __init__(self, bandit: CoverageBandit, objectives: Sequence[PairObjective], pairs: CoveredPairs) -> None:
+        self.objectives = objectives
+        self.index = torch.stack([pairs.chosen, pairs.rejected, pairs.base])  # [roles, seeds, pairs]
+        if not any("base" in objective.roles for objective in objectives):
+            self.index = self.index[:2]
+        self.lengths = [bandit.lengths.gather(-1, index).flatten() for index in self.index]
+        self.reference = [bandit.log_reference.gather(-1, index).flatten() for index in self.index]
+
+    def gathered(self, logp: Float[Tensor, "points seeds responses"]) -> Float[Tensor, "points roles seeds pairs"]:
+        """log pi of the responses of each role."""
+        points, roles = len(logp), len(self.index)
+        table = logp[:, None].expand(-1, roles, -1, -1)
+        return table.gather(-1, self.index.expand(points, -1, -1, -1))
+
+    def losses(self, logp: Float[Tensor, "points seeds responses"]) -> Float[Tensor, "points seeds"]:
+        """Every objective's mean over each seed's pairs."""
+        losses = []
+        for objective, by_role in zip(self.objectives, self.gathered(logp).flatten(-2), strict=True):
+            scores = [
+                ResponseLogps(policy, lengths, reference)
+                for policy, lengths, reference in zip(by_role, self.lengths, self.reference, strict=True)
+            ]
+            base = scores[2] if "base" in objective.roles else None
+            batch = PairLogps(scores[0], scores[1], torch.ones_like(scores[0].policy), base)
+            losses.append(losses_of_problems(objective, batch, logp.shape[1]))
+        return torch.stack(losses)
+
+
+def _record(
+    bandit: CoverageBandit, logp: Tensor, kl: Tensor, training: _Scorer, validation: _Scorer
+) -> tuple[Tensor, ...]:
+    probability = logp.exp()
+    return (
+        (probability * bandit.reward).sum(-1),
+        (probability * ~bandit.covered).sum(-1),
+        training.gathered(logp)[:, 0].mean(-1),
+        kl,
+        validation.losses(logp),
+    )

@@ -1,0 +1,604 @@
+"""The one training loop, for every objective.
+
+How a loss is averaged is decided here and nowhere else. An objective gives every item a value and a weight in each of its
+terms; the loss of an optimiser step is the sum over terms of (sum of value * weight) / (sum of weight), both sums taken
+over the whole step: all micro-batches of all processes. So the loss and its gradient do not change with padding, with how
+the step is cut into micro-batches, or with the number of processes. Gradients are summed across processes once a step.
+
+Reference log-probabilities are computed before the first step by the policy itself (it is its own reference then) and
+cached, so a full-weight run never holds a second model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from paperworks.core.errors import OptionError, TrainingDiverged
+from paperworks.core.options import check_ranges, option
+from paperworks.core.seeding import seed_everything, torch_generator
+from paperworks.language import checkpoints, logprobs
+from paperworks.language.data import Dataset
+from paperworks.language.items import Items, LongPrompts, tokenise
+from paperworks.language.objectives.objective import Objective, ResponseLogps
+from paperworks.language.policy import Policy
+from paperworks.language.reference_scores import ReferenceScores
+
+Schedule = Literal["cosine", "linear", "constant"]
+Tracker = Literal["none", "tensorboard", "wandb"]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train, whatever the objective."""
+
+    epochs: float = option(1.0, "passes over the training rows; --steps overrides it", above=0)
+    steps: int | None = option(None, "optimiser steps", low=1)
+    batch_size: int = option(16, "rows an optimiser step, over all processes", low=1)
+    micro_batch: int = option(4, "rows a forward pass; changes memory and speed, not the result", low=1)
+    learning_rate: float | None = option(
+        None, "peak learning rate (default: 1e-6 full, 5e-5 LoRA; sft 2e-5 full, 2e-4 LoRA)", above=0
+    )
+    schedule: Schedule = option("cosine", "learning rate after the warm-up")
+    warmup: float = option(0.1, "share of the steps over which the learning rate rises", low=0, below=1)
+    weight_decay: float = option(0.0, "AdamW's decoupled weight decay", low=0)
+    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm; 0 leaves them", low=0)
+    max_length: int | None = option(None, "most tokens of prompt and response (default: the model's context)", low=2)
+    long_prompts: LongPrompts = option("error", "prompts that leave no room: stop, cut their front, or skip the row")
+    autocast: Literal["none", "bf16"] = option("none", "mixed precision: bf16 arithmetic on float32 weights")
+    eval_every: int | None = option(None, "steps between evaluations on held-out rows (default: 4 in a run)", low=1)
+    select: Literal["best", "last"] = option("best", "which weights to keep: lowest held-out loss, or the last")
+    save_every: int = option(50, "steps between checkpoints", low=1)
+    tracker: Tracker = option("none", "log to tensorboard or wandb as well, through accelerate")
+    seed: int = option(0, "order of rows, dropout, held-out split")
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training did. `final` holds the last step's means, `held_out` the kept weights' (empty without rows)."""
+
+    steps: int
+    first: Mapping[str, float]
+    final: Mapping[str, float]
+    held_out: Mapping[str, float]
+    history: Sequence[Mapping[str, float]]  # one mapping an evaluation, with its step
+    best_step: int
+    seconds: float
+    warnings: Sequence[str]
+    notes: Sequence[str] = field(default=())
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after the step in progress was finished and saved."""
+
+
+OnStep = Callable[[int, int, Mapping[str, float]], None]  # step (1-based), steps in all, the step's means
+
+
+def train(
+    policy: Policy,
+    objective: Objective,
+    dataset: Dataset[Any],
+    options: TrainOptions = TrainOptions(),
+    *,
+    held_out: Dataset[Any] | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+    on_evaluation: OnStep | None = None,
+    on_note: Callable[[str], None] | None = None,
+    cache_reference: bool = True,
+) -> TrainResult:
+    """Train `policy` in place on `dataset`.
+
+    `folder` receives checkpoints (`folder/checkpoints`); without one nothing is written and a run cannot be resumed.
+    With `resume` the newest checkpoint there is taken up; on a CPU the result is the uninterrupted run's bit for bit.
+    Raises TrainingDiverged (the last checkpoint stays), Interrupted on Ctrl-C (a checkpoint is written first), DataError,
+    OptionError.
+    """
+    return _Loop(
+        policy, objective, dataset, options, held_out, folder, resume, on_step, on_evaluation, on_note, cache_reference
+    ).run()
+
+
+class Plan:
+    """Which rows each optimiser step takes: a new order every epoch, the last step of an epoch may be smaller."""
+
+    def __init__(self, rows: int, options: TrainOptions) -> None:
+        self._rows, self._size, self._seed = rows, options.batch_size, options.seed
+        self.per_epoch = math.ceil(rows / options.batch_size)
+        self.steps = options.steps or max(1, round(options.epochs * self.per_epoch))
+        self._epoch, self._order = -1, list[int]()
+
+    def rows(self, step: int) -> list[int]:
+        """Row indices of a step (0-based)."""
+        epoch, at = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            draw = torch_generator(self._seed, "order", epoch)
+            self._epoch, self._order = epoch, torch.randperm(self._rows, generator=draw).tolist()
+        return self._order[at * self._size : (at + 1) * self._size]
+
+
+class _Loop:
+    def __init__(
+        self,
+        policy: Policy,
+        objective: Objective,
+        dataset: Dataset[Any],
+        options: TrainOptions,
+        held_out: Dataset[Any] | None,
+        folder: str | Path | None,
+        resume: bool,
+        on_step: OnStep | None,
+        on_evaluation: OnStep | None,
+        on_note: Callable[[str], None] | None,
+        cache_reference: bool,
+    ) -> None:
+        seed_everything(options.seed)
+        self.accelerator = Accelerator(
+            cpu=policy.device.type == "cpu",
+            log_with=None if options.tracker == "none" else options.tracker,
+            project_dir=None if folder is None else str(folder),
+        )
+        if self.accelerator.num_processes > 1:
+            policy.model.to(self.accelerator.device)
+        self.policy, self.options, self.resume = policy, options, resume
+        self.folder = None if folder is None else Path(folder)
+        self.on_step, self.on_evaluation, self.on_note = on_step, on_evaluation, on_note
+        self.objective, dataset = objective.prepare(dataset, policy, seed=options.seed)
+        self.notes: list[str] = []
+        for line in self.objective.option_notes():
+            self._note(line)
+        if policy.method_note():
+            self._note(policy.method_note())
+        self.data = self._tokenise(dataset)
+        self.held_out = self._tokenise_held_out(held_out)
+        for line in self.data.notes():
+            self._note(line)
+        self.plan = Plan(len(self.data), options)
+        self.model_hash = ""
+        if self.objective.needs_reference and cache_reference and self.folder is not None:
+            self.model_hash = (policy.reference() if policy.has_adapters else policy).content_hash()
+        self.reference = self._reference(self.data, self._planned_rows())
+        self.held_out_reference = self._reference(self.held_out, range(len(self.held_out or ())))
+        self.model = policy.model
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise OptionError(f"nothing in {policy.name} trains; load it with trainable weights or adapters")
+        self.peak = options.learning_rate or default_learning_rate(self.objective, policy)
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=self.peak, weight_decay=options.weight_decay, fused=_can_fuse(self.parameters)
+        )
+        self.first: dict[str, float] = {}
+        self.history: list[dict[str, float]] = []
+        self.warnings: list[str] = []
+        self.best_step, self.best_loss = 0, math.inf
+        self.best_weights: dict[str, Tensor] | None = None
+
+    # ------------------------------------------------------------------------------------------------------ preparing
+
+    def _note(self, line: str) -> None:
+        self.notes.append(line)
+        if self.on_note is not None and self.accelerator.is_main_process:
+            self.on_note(line)
+
+    def _tokenise(self, dataset: Dataset[Any]) -> Items:
+        return tokenise(
+            dataset,
+            self.policy,
+            self.objective.roles,
+            max_length=self.options.max_length,
+            long_prompts=self.options.long_prompts,
+            mismatched=self.objective.needs_mismatched,
+            seed=self.options.seed,
+        )
+
+    def _tokenise_held_out(self, held_out: Dataset[Any] | None) -> Items | None:
+        if held_out is None or not len(held_out):
+            return None
+        _, prepared = self.objective.prepare(held_out, self.policy, seed=self.options.seed)
+        return self._tokenise(prepared)
+
+    def _planned_rows(self) -> list[int]:
+        """The rows that training will come to, each once."""
+        if self.plan.steps >= self.plan.per_epoch:
+            return list(range(len(self.data)))
+        return [row for step in range(self.plan.steps) for row in self.plan.rows(step)]
+
+    def _reference(self, data: Items | None, rows: Sequence[int]) -> tuple[Tensor, Tensor | None] | None:
+        """Reference sums [items, responses] and of mismatched responses [items]; None when not needed."""
+        if data is None or not self.objective.needs_reference:
+            return None
+        acting = self.policy.reference() if self.policy.has_adapters else self.policy
+        trees = [item.tree() for item in data.items]
+        if data.items[0].mismatched is not None:
+            trees += [item.mismatched_tree() for item in data.items]
+            rows = [*rows, *(row + len(data) for row in rows)]
+        scores = ReferenceScores(acting, trees, model_hash=self.model_hash, on_disk=bool(self.model_hash))
+        missing = scores.missing(rows)
+        if missing:
+            mine = missing[self.accelerator.process_index :: self.accelerator.num_processes]
+            for start in range(0, len(mine), 256):
+                scores.compute(mine[start : start + 256])
+                if self.on_step is not None and self.accelerator.is_main_process:
+                    self.on_step(0, self.plan.steps, {"reference": min(1.0, (start + 256) / len(mine))})
+            if self.accelerator.num_processes > 1:
+                found = scores.sums[missing].nan_to_num(0.0)
+                scores.sums[missing] = cast(Tensor, self.accelerator.reduce(found.to(self.accelerator.device))).cpu()
+            if self.accelerator.is_main_process:
+                scores.save()
+        main = scores.sums[: len(data)]
+        return main, (scores.sums[len(data) :, 0] if len(trees) > len(data) else None)
+
+    # -------------------------------------------------------------------------------------------------------- scoring
+
+    def _scores(
+        self, data: Items, rows: Sequence[int], reference: tuple[Tensor, Tensor | None] | None, *, scored: bool
+    ) -> dict[str, ResponseLogps]:
+        """Each role's scores for these rows; zeros for the log-probabilities unless `scored`."""
+        device = self.policy.device
+        trees = [data.items[row].tree() for row in rows]
+        width = sum(data.role_sizes)
+        if scored:
+            with self._autocast():
+                result = logprobs.token_logps(self.model, trees, method=self.policy.method)
+            sums, counts = result.sums().view(-1, width), result.counts.view(-1, width)
+        else:
+            counts = torch.tensor([[float(len(r)) for r in tree.responses] for tree in trees], device=device)
+            sums = torch.zeros_like(counts)
+        known = None if reference is None else reference[0][list(rows)].to(device)
+        out, at = {}, 0
+        for role, size in zip(data.roles, data.role_sizes, strict=True):
+            columns = slice(at, at + size)
+            out[role] = ResponseLogps(
+                sums[:, columns].flatten(),
+                counts[:, columns].flatten(),
+                None if known is None else known[:, columns].flatten(),
+            )
+            at += size
+        return out
+
+    def _batch(self, data: Items, rows: Sequence[int], reference: Any, kl: Tensor | None, *, scored: bool = True) -> Any:
+        device = self.policy.device
+        items = [data.items[row] for row in rows]
+        desirable = None
+        if items[0].desirable is not None:
+            desirable = torch.tensor([cast(float, item.desirable) for item in items], device=device)
+        return self.objective.batch(
+            self._scores(data, rows, reference, scored=scored),
+            weight=torch.tensor([item.weight for item in items], device=device),
+            desirable=desirable,
+            kl=kl,
+        )
+
+    def _mismatched_kl(self, data: Items, mine: Sequence[int], reference: Any) -> Tensor | None:
+        """Mean log-ratio of mismatched pairs over the whole step, without gradient (KTO's reference point)."""
+        if not self.objective.needs_mismatched:
+            return None
+        total = torch.zeros(2, dtype=torch.float64)
+        for chunk in _chunks(mine, self.options.micro_batch):
+            trees = [data.items[row].mismatched_tree() for row in chunk]
+            with torch.no_grad(), self._autocast():
+                sums = logprobs.token_logps(self.model, trees, method=self.policy.method).sums().cpu()
+            total += torch.tensor([(sums - reference[1][list(chunk)]).sum().item(), len(chunk)], dtype=torch.float64)
+        total = self._reduced(total)
+        return (total[0] / total[1]).float().to(self.policy.device)
+
+    def _term_weights(self, data: Items, mine: Sequence[int], reference: Any, kl: Tensor | None) -> dict[str, float]:
+        """The sum of each term's weights over the whole step. Weights depend on counts alone, so nothing is scored."""
+        totals: dict[str, Tensor] = {}
+        for chunk in _chunks(mine, 1024):
+            batch = self._batch(data, chunk, reference, kl, scored=False)
+            for name, weight in self.objective.weights(batch).items():
+                totals[name] = totals.get(name, torch.zeros(())) + weight.sum().cpu()
+        names = sorted(totals) or sorted(self._term_names(data, reference))
+        summed = self._reduced(torch.tensor([float(totals.get(name, 0.0)) for name in names], dtype=torch.float64))
+        return dict(zip(names, summed.tolist(), strict=True))
+
+    def _term_names(self, data: Items, reference: Any) -> list[str]:
+        return list(self.objective.weights(self._batch(data, [0], reference, None, scored=False)))
+
+    def _reduced(self, values: Tensor) -> Tensor:
+        """Sum over processes."""
+        if self.accelerator.num_processes == 1:
+            return values
+        return cast(Tensor, self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum")).cpu()
+
+    def _autocast(self) -> Any:
+        if self.options.autocast == "none":
+            return contextlib.nullcontext()
+        return torch.autocast(self.policy.device.type, dtype=torch.bfloat16)
+
+    # ----------------------------------------------------------------------------------------------------------- step
+
+    def _step(self, step: int) -> dict[str, float]:
+        """One optimiser step; the means over its rows."""
+        began = time.perf_counter()
+        rows = self.plan.rows(step)
+        mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
+        self.model.train()
+        kl = self._mismatched_kl(self.data, mine, self.reference)
+        totals = self._term_weights(self.data, mine, self.reference, kl)
+        means = _Means()
+        for chunk in _chunks(mine, self.options.micro_batch):
+            batch = self._batch(self.data, chunk, self.reference, kl)
+            loss = self._weighted(batch, totals, means)
+            loss.backward()
+            means.add_all(self.objective.metrics(batch), batch.weight)
+        self._sum_gradients()
+        values = means.reduced(self._reduced)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm or math.inf)
+        values["grad_norm"] = float(norm)
+        if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
+            self.optimiser.zero_grad(set_to_none=True)
+            raise TrainingDiverged(self._divergence(step, rows, values))
+        rate = learning_rate(step, self.plan.steps, self.peak, self.options)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        if kl is not None:
+            values["kl_estimate"] = float(kl)
+        seconds = time.perf_counter() - began
+        return {**values, "learning_rate": rate, "rows_per_second": len(rows) / seconds}
+
+    def _weighted(self, batch: Any, totals: Mapping[str, float], means: _Means) -> Tensor:
+        """This micro-batch's share of the step's loss, by the rule at the top of this file."""
+        terms, weights = self.objective.terms(batch), self.objective.weights(batch)
+        loss = batch.weight.new_zeros(())
+        for name, value in terms.items():
+            share = (value * weights[name]).sum() / max(totals[name], 1e-12)
+            loss = loss + share
+            means.add_share(name, share)
+        if len(terms) > 1 or "loss" not in terms:
+            means.add_share("loss", loss)
+        return loss
+
+    def _sum_gradients(self) -> None:
+        """Add up gradients over processes, in buckets of about 64 MB."""
+        if self.accelerator.num_processes == 1:
+            return
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        for bucket in _buckets([cast(Tensor, p.grad) for p in self.parameters], 1 << 24):
+            flat = cast(Tensor, self.accelerator.reduce(torch.cat([g.flatten() for g in bucket]), reduction="sum"))
+            for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+                gradient.copy_(part.view_as(gradient))
+
+    def _divergence(self, step: int, rows: Sequence[int], values: Mapping[str, float]) -> str:
+        what = "the loss" if not math.isfinite(values["loss"]) else "the gradient"
+        where = ", ".join(self.data.items[row].where for row in rows[:8]) + (", ..." if len(rows) > 8 else "")
+        kept = "" if self.folder is None else "; the last checkpoint is kept"
+        return (
+            f"{what} became {values['loss' if what == 'the loss' else 'grad_norm']} at step {step + 1} on rows {where}"
+            f"{kept}: lower --learning-rate, or look at those rows"
+        )
+
+    # ----------------------------------------------------------------------------------------------------- evaluation
+
+    @torch.no_grad()
+    def _evaluate(self) -> dict[str, float]:
+        assert self.held_out is not None
+        data, reference = self.held_out, self.held_out_reference
+        self.model.eval()
+        mine = range(self.accelerator.process_index, len(data), self.accelerator.num_processes)
+        kl = self._mismatched_kl(data, mine, reference)
+        totals = self._term_weights(data, mine, reference, kl)
+        means = _Means()
+        for chunk in _chunks(mine, self.options.micro_batch):
+            batch = self._batch(data, chunk, reference, kl)
+            self._weighted(batch, totals, means)
+            means.add_all(self.objective.metrics(batch), batch.weight)
+        return means.reduced(self._reduced)
+
+    def _consider(self, step: int) -> None:
+        """Evaluate, and keep the weights when their held-out loss is the lowest so far."""
+        values = self._evaluate()
+        self.history.append({"step": step, **values})
+        if self.on_evaluation is not None and self.accelerator.is_main_process:
+            self.on_evaluation(step, self.plan.steps, values)
+        if values["loss"] < self.best_loss:
+            self.best_step, self.best_loss = step, values["loss"]
+            if self.options.select == "best" and step < self.plan.steps:
+                self._keep_best()
+
+    def _keep_best(self) -> None:
+        if self.folder is None:
+            self.best_weights = {name: value.clone() for name, value in checkpoints.trainable(self.model).items()}
+        elif self.accelerator.is_main_process:
+            checkpoints.save_weights(self.folder / "checkpoints" / "best", self.model)
+
+    def _take_best(self) -> None:
+        if self.folder is None:
+            assert self.best_weights is not None
+            checkpoints.load_trainable(self.model, self.best_weights)
+        else:
+            self.accelerator.wait_for_everyone()
+            checkpoints.load_weights(self.folder / "checkpoints" / "best", self.model)
+
+    # ------------------------------------------------------------------------------------------------------------ run
+
+    def run(self) -> TrainResult:
+        began = time.perf_counter()
+        start = self._take_up() if self.resume else 0
+        every = self.options.eval_every or max(1, math.ceil(self.plan.steps / 4))
+        if self.options.tracker != "none":
+            self.accelerator.init_trackers("paperworks", config={"objective": self.objective.name})
+        if start == 0 and self.held_out is not None:
+            self._consider(0)
+        values: dict[str, float] = {}
+        saved = start
+        with _deferred_interrupt() as interrupted:
+            for step in range(start, self.plan.steps):
+                values = self._step(step)
+                self.first = self.first or values
+                done = step + 1
+                self._report(done, values)
+                if self.held_out is not None and (done % every == 0 or done == self.plan.steps):
+                    self._consider(done)
+                if done % self.options.save_every == 0 or interrupted() or done == self.plan.steps:
+                    self._save(done)
+                    saved = done
+                if interrupted() and done < self.plan.steps:
+                    kept = f"saved at step {saved} of {self.plan.steps}; go on with --resume" if self.folder else "not saved"
+                    raise Interrupted(f"interrupted: {kept}")
+        if self.options.tracker != "none":
+            self.accelerator.end_training()
+        held_out: Mapping[str, float] = {}
+        if self.history:
+            held_out = self.history[-1]
+            if self.options.select == "best" and self.best_step < self.plan.steps:
+                self._take_best()
+                held_out = next(entry for entry in self.history if entry["step"] == self.best_step)
+        self.model.eval()
+        kept_step = self.best_step if self.history and self.options.select == "best" else self.plan.steps
+        return TrainResult(
+            steps=self.plan.steps,
+            first=self.first,
+            final=values,
+            held_out=held_out,
+            history=self.history,
+            best_step=kept_step,
+            seconds=time.perf_counter() - began,
+            warnings=self.warnings,
+            notes=self.notes,
+        )
+
+    def _report(self, done: int, values: Mapping[str, float]) -> None:
+        for line in self.objective.warnings(self.first, values):
+            kind = line.split(":")[0].split(" is ")[0][:24]
+            if not any(known.startswith(kind) for known in self.warnings):
+                self.warnings.append(f"{line} (first at step {done})")
+                self._note(f"warning: {self.warnings[-1]}")
+        if self.accelerator.is_main_process and self.on_step is not None:
+            self.on_step(done, self.plan.steps, values)
+        if self.options.tracker != "none":
+            self.accelerator.log(dict(values), step=done)
+
+    def _save(self, step: int) -> None:
+        if self.folder is None or not self.accelerator.is_main_process:
+            return
+        state = {
+            "step": step,
+            "first": self.first,
+            "history": self.history,
+            "best_step": self.best_step,
+            "best_loss": self.best_loss,
+            "warnings": self.warnings,
+        }
+        checkpoints.save_checkpoint(self.folder / "checkpoints", self.model, self.optimiser, state)
+
+    def _take_up(self) -> int:
+        if self.folder is None:
+            raise OptionError("resume needs the run's folder")
+        state = checkpoints.load_checkpoint(self.folder / "checkpoints", self.model, self.optimiser)
+        if state is None:
+            return 0
+        self.first, self.history, self.warnings = state["first"], state["history"], state["warnings"]
+        self.best_step = state["best_step"]
+        self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
+        return int(state["step"])
+
+
+# ----------------------------------------------------------------------------------------------------------- small parts
+
+
+class _Means:
+    """Weighted means over a step's rows, added up over micro-batches and then over processes."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._weights: dict[str, Tensor] = {}
+        self._shares: dict[str, Tensor] = {}
+
+    def add_all(self, values: Mapping[str, Tensor], weight: Tensor) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0) + (value.detach() * weight).sum().double().cpu()
+            self._weights[name] = self._weights.get(name, 0) + weight.sum().double().cpu()
+
+    def add_share(self, name: str, share: Tensor) -> None:
+        self._shares[name] = self._shares.get(name, 0) + share.detach().double().cpu()
+
+    def reduced(self, over_processes: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        shares = sorted(self._shares)
+        names = sorted(self._sums)
+        flat = [self._shares[n] for n in shares] + [self._sums[n] for n in names] + [self._weights[n] for n in names]
+        total = over_processes(torch.stack(flat)).tolist() if flat else []
+        out = dict(zip(shares, total, strict=False))
+        sums, weights = total[len(shares) : len(shares) + len(names)], total[len(shares) + len(names) :]
+        out.update({n: s / w if w else math.nan for n, s, w in zip(names, sums, weights, strict=True)})
+        return out
+
+
+def learning_rate(step: int, steps: int, peak: float, options: TrainOptions) -> float:
+    """The rate of a step (0-based): a linear rise over the warm-up, then cosine or linear to 0, or constant."""
+    warmup = math.ceil(options.warmup * steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    if options.schedule == "cosine":
+        return peak * 0.5 * (1 + math.cos(math.pi * progress))
+    return peak * (1 - progress) if options.schedule == "linear" else peak
+
+
+def default_learning_rate(objective: Objective, policy: Policy) -> float:
+    """The peak rate where none is given: imitation takes larger steps than preferences, adapters than full weights."""
+    if objective.name == "sft":
+        return 2e-4 if policy.has_adapters else 2e-5
+    return 5e-5 if policy.has_adapters else 1e-6
+
+
+def _can_fuse(parameters: Sequence[Tensor]) -> bool:
+    return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+
+
+def _chunks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _buckets(tensors: Sequence[Tensor], numbers: int) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and (tensor.dtype != bucket[0].dtype or sum(t.numel() for t in bucket) + tensor.numel() > numbers):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+@contextlib.contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C into a flag to look at between steps; the second one acts at once."""
+    seen = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield seen.is_set
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if seen.is_set():
+            raise KeyboardInterrupt
+        seen.set()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield seen.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
