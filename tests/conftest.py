@@ -6,11 +6,19 @@ import os
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["NO_COLOR"] = "1"
+
+TESTBEDS = ("testbeds.exact", "testbeds.log_linear", "testbeds.newton", "testbeds.coverage_bandit")
+
+# Shapes and types are checked at every call of the modules where a wrong shape would go unseen. Not everywhere: where
+# users' input arrives, our own error must come first.
+CHECKED = ("logprobs", "sampling", "reference_scores", "items", "objectives.objective", *TESTBEDS)
+install_import_hook([f"paperworks.language.{module}" for module in CHECKED], "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)

@@ -51,7 +51,9 @@ def cards_folder(tmp_path):
     folder.mkdir()
     write_card(folder, "npo", "Negative Preference Optimization", keyword="unlearning", gives="Forget chosen data.")
     write_card(folder, "ln-dpo", "A Guide", keyword="length normalisation", gives="Any length counts equally.")
-    write_card(folder, "prdc", "Dataset Constraint", wing="control", keyword="offline", gives="Here unlearning is a word.")
+    write_card(
+        folder, "prdc", "Dataset Constraint", wing="control", keyword="offline", gives="Here unlearning is a word."
+    )
     return folder
 
 
@@ -108,7 +110,9 @@ def test_new_version_of_the_package_rebuilds(open_catalog, parsed, monkeypatch):
 
 def test_new_record_is_seen(open_catalog, tmp_path):
     assert open_catalog().evidence("npo").recorded is None
-    (tmp_path / "results" / "npo.json").write_text('{"date": "2026-02-03", "budget": "small", "claims": []}')
+    (tmp_path / "results" / "npo.json").write_text(
+        '{"date": "2026-02-03", "budget": "small", "seeds": {}, "claims": []}'
+    )
     assert open_catalog().evidence("npo").recorded.date == "2026-02-03"
 
 

@@ -1,5 +1,6 @@
 """What is known of a paper here: usable by the presence of its module, and the summary of its recorded results."""
 
+import datetime
 import json
 
 import pytest
@@ -7,24 +8,17 @@ import pytest
 from paperworks.catalog import evidence
 from paperworks.catalog.evidence import Evidence, Recorded, Verdict, is_usable, read_recorded, results_folder, runs_here
 from paperworks.core.runs import RunStore
+from paperworks.experiment.definition import Arm, Claim, Experiment, Metric, Part
+from paperworks.experiment.report import record
+from paperworks.experiment.results import CellResult, Results
 
-RECORD = {
-    "slug": "rdpo",
-    "budget": "small",
-    "date": "2026-02-03T10:11:12+00:00",
-    "seeds": [0, 1, 2, 3, 4],
-    "claims": [
-        {
-            "metric": "gold_reward",
-            "better": "rdpo",
-            "than": "dpo",
-            "where": "flip=0.3",
-            "verdict": "holds",
-            "interval": {"mean": 0.2, "low": 0.1, "high": 0.3, "n": 5},
-        },
-        {"text": "cDPO is no better", "verdict": "not shown"},
-    ],
+CLAIM = {
+    "text": "A beats B",
+    "verdict": "holds",
+    "evidence": "+0.2",
+    "interval": {"mean": 0.2, "low": 0.1, "high": 0.3},
 }
+RECORD = {"budget": "small", "date": "2026-02-03", "seeds": {"A": [0, 1, 2]}, "claims": [CLAIM]}
 
 
 def test_paper_is_usable_when_its_module_is_there_and_it_is_not_imported(tmp_path, monkeypatch):
@@ -49,16 +43,40 @@ def test_results_stand_beside_src_in_a_checkout_and_inside_the_package_elsewhere
     assert results_folder() == tmp_path / "results"
 
 
-def test_record_gives_date_budget_and_verdict_counts(tmp_path):
-    path = tmp_path / "rdpo.json"
-    path.write_text(json.dumps(RECORD))
-    recorded = read_recorded(path)
-    assert (recorded.date, recorded.budget, recorded.seeds) == ("2026-02-03", "small", 5)
-    assert recorded.counts == {"holds": 1, "reversed": 0, "not shown": 1}
-    assert recorded.claims == (
-        Verdict("gold_reward: rdpo better than dpo (flip=0.3)", "holds", 0.2, 0.1, 0.3),
-        Verdict("cDPO is no better", "not shown"),
+def test_what_an_experiment_records_is_what_is_read(tmp_path):
+    """The contract with experiment/report.py: one claim that holds by 1, one reversed, one with nothing between."""
+    part = Part(
+        name="A",
+        title="Toy",
+        arms=(Arm("high"), Arm("low"), Arm("same")),
+        seeds={"smoke": 1, "small": 5, "full": 5},
+        cell=lambda *_: {},
+        metrics=(Metric("score"),),
     )
+    claims = (
+        Claim("score", better="high", than="low"),
+        Claim("score", better="low", than="high"),
+        Claim("score", better="low", than="same", text="Low beats same."),
+    )
+    value = {"high": 2.0, "low": 1.0, "same": 1.0}
+    cells = tuple(CellResult("A", "", arm, seed, {"score": value[arm]}, 0.1) for arm in value for seed in range(5))
+    experiment = Experiment(slug="toy", title="Toy", parts=(part,), claims=claims)
+    record(Results(experiment, "small", tmp_path, cells), tmp_path / "toy.json")
+
+    recorded = read_recorded(tmp_path / "toy.json")
+    assert (recorded.budget, recorded.seeds, recorded.problem) == ("small", 5, "")
+    assert recorded.date == datetime.date.today().isoformat()
+    assert recorded.counts == {"holds": 1, "reversed": 1, "not shown": 1}
+    assert [(claim.mean, claim.low, claim.high) for claim in recorded.claims] == [(1, 1, 1), (-1, -1, -1), (0, 0, 0)]
+    assert recorded.claims[2].text == "Low beats same."
+    assert "5 of 5 seeds" in recorded.claims[0].evidence
+
+
+def test_claim_without_an_interval_is_read(tmp_path):
+    path = tmp_path / "toy.json"
+    nothing = {"mean": None, "low": None, "high": None}
+    path.write_text(json.dumps({**RECORD, "claims": [{**CLAIM, "interval": nothing}]}))
+    assert read_recorded(path).claims == (Verdict("A beats B", "holds", "+0.2"),)
 
 
 def test_no_record_is_none(tmp_path):
@@ -66,7 +84,7 @@ def test_no_record_is_none(tmp_path):
 
 
 DAMAGED = [b"", b"{", b"\xff", b"[]", b"3", b"{}", b'{"date": "x", "budget": "y", "claims": 3}', b"[" * 100_000]
-UNKNOWN_VERDICT = json.dumps({**RECORD, "claims": [{"verdict": "maybe"}]}).encode()
+UNKNOWN_VERDICT = json.dumps({**RECORD, "claims": [{**CLAIM, "verdict": "maybe"}]}).encode()
 
 
 @pytest.mark.parametrize("content", [*DAMAGED, UNKNOWN_VERDICT])

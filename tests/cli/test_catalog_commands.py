@@ -18,12 +18,12 @@ def fresh_catalog(tmp_path, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     (tmp_path / "results").mkdir()
+    interval = {"mean": 0.25, "low": 0.1, "high": 0.4}
     claims = [
-        {"text": "rDPO beats DPO", "verdict": "holds", "interval": {"mean": 0.25, "low": 0.1, "high": 0.4}},
-        {"text": "cDPO beats DPO", "verdict": "reversed"},
-        {"text": "clean labels help", "verdict": "not shown"},
+        {"text": text, "verdict": verdict, "evidence": "+0.25 [0.1, 0.4], 5 of 5 seeds", "interval": interval}
+        for text, verdict in [("rDPO wins", "holds"), ("cDPO wins", "reversed"), ("clean labels help", "not shown")]
     ]
-    record = {"slug": "rdpo", "date": "2026-02-03T01:02:03", "budget": "small", "seeds": 5, "claims": claims}
+    record = {"date": "2026-02-03", "budget": "small", "seeds": {"A": [0, 1, 2, 3, 4]}, "claims": claims}
     (tmp_path / "results" / "rdpo.json").write_text(json.dumps(record))
     monkeypatch.setattr(index, "results_folder", lambda: tmp_path / "results")
     monkeypatch.setattr(index, "runs_here", lambda: {"rdpo": "2026-02-04"})
@@ -161,9 +161,9 @@ def test_show_gives_commands_and_verdicts_of_a_usable_paper(capsys):
     assert "\n  paperworks run rdpo\n" in shown
     assert "\n  paperworks train rdpo --model smollm2-135m --data FILE.jsonl --out my-model\n" in shown
     assert "Recorded 2026-02-03, budget small, 5 seeds:" in shown
-    assert "    holds     rDPO beats DPO: +0.25 [+0.1, +0.4]\n" in shown
-    assert "    reversed  cDPO beats DPO\n" in shown
-    assert "    not shown clean labels help\n" in shown
+    assert "    holds      rDPO wins\n               +0.25 [0.1, 0.4], 5 of 5 seeds\n" in shown
+    assert "    reversed   cDPO wins\n" in shown
+    assert "    not shown  clean labels help\n" in shown
     assert "Last finished run on this machine: 2026-02-04" in shown
 
 
@@ -194,8 +194,9 @@ def test_show_json_is_the_whole_card(capsys):
     assert entry["slug"] == "rdpo"
     assert {"mechanism", "sourcing", "published", "usable", "experiment"} <= set(entry)
     assert entry["experiment"]["recorded"]["claims"][0] == {
-        "text": "rDPO beats DPO",
+        "text": "rDPO wins",
         "verdict": "holds",
+        "evidence": "+0.25 [0.1, 0.4], 5 of 5 seeds",
         "mean": 0.25,
         "low": 0.1,
         "high": 0.4,
@@ -237,6 +238,6 @@ def test_search_takes_bytes_that_are_no_text(capsys):
 @pytest.mark.parametrize("verdict", ["holds", "reversed", "not shown"])
 def test_every_verdict_has_its_colour(verdict, capsys, terminal, monkeypatch):
     terminal(80)
-    known = Evidence(Recorded("2026-02-03", "small", 5, (Verdict("a claim", verdict),)))
+    known = Evidence(Recorded("2026-02-03", "small", 5, (Verdict("a claim", verdict, "+1"),)))
     monkeypatch.setattr(index.Catalog, "evidence", lambda self, slug: known)
     assert re.search(rf"\x1b\[3\dm{verdict}\x1b", output_of(capsys, "show", "rdpo"))

@@ -57,6 +57,7 @@ def test_the_same_data_give_the_same_text():
 def test_ink_follows_the_page():
     svg = figures("a")["lines"]
     assert "currentColor" in svg
+    assert "<style" not in svg
     assert plots._INK not in svg
 
 

@@ -15,7 +15,7 @@ from paperworks.core import runs
 from paperworks.core.errors import OptionError, RunError, TrainingDiverged
 from paperworks.core.files import read_json
 from paperworks.core.options import load_yaml
-from paperworks.core.runs import RunStore, default_folder, git_revision, read_metrics
+from paperworks.core.runs import RunStore, default_folder, read_metrics
 
 
 @pytest.fixture
@@ -260,20 +260,6 @@ def test_default_folder_is_named_by_verb_name_and_time(tmp_path, monkeypatch):
     assert folder.name.startswith("compare-dpo-..-rdpo-x-20")
     folder.mkdir(parents=True)
     assert default_folder("compare", "dpo/../rdpo x") != folder
-
-
-def test_revision_of_a_repository_and_of_none(tmp_path):
-    assert git_revision(tmp_path) is None
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    (tmp_path / "a").write_text("1")
-    subprocess.run([*git, "add", "a"], check=True)
-    subprocess.run([*git, "commit", "-qm", "first"], check=True)
-    revision = git_revision(tmp_path)
-    assert revision is not None
-    assert len(revision) == 40
-    (tmp_path / "a").write_text("2")
-    assert git_revision(tmp_path) == revision + "+changes"
 
 
 def test_run_json_is_strict_json(store, tmp_path):

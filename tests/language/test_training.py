@@ -32,7 +32,8 @@ def fresh(tokenizer: Any) -> Policy:
 def rows_for(objective: Any, pairs: Dataset[Preference]) -> Dataset[Any]:
     if objective.schema is Preference:
         return pairs
-    return preferences_to_feedback(pairs) if isinstance(objective, KTO) else preferences_to_demonstrations(pairs)
+    convert = preferences_to_feedback if isinstance(objective, KTO) else preferences_to_demonstrations
+    return Dataset(tuple(convert(pairs.rows)))
 
 
 @pytest.mark.parametrize("objective", [DPO(), RPO(beta=0.1, eta=0.5, sft_reduction="token_mean"), KTO(), SFT()])
@@ -108,7 +109,7 @@ class Explodes(DemonstrationObjective):
 
 
 def test_a_nan_loss_stops_and_names_step_and_rows(tokenizer: Any, pairs: Dataset[Preference]) -> None:
-    rows = preferences_to_demonstrations(pairs)
+    rows = Dataset(tuple(preferences_to_demonstrations(pairs.rows)))
     policy = fresh(tokenizer)
     before = {n: v.clone() for n, v in trainable(policy.model).items()}
     with pytest.raises(TrainingDiverged, match="the loss became nan at step 1 on rows row"):

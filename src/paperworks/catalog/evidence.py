@@ -23,10 +23,15 @@ SELECT name, max(coalesce(ended, started)) FROM runs WHERE verb = 'run' AND stat
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim of an experiment and what a run showed of it: the difference in the claimed direction, 95% interval."""
+    """One claim of an experiment and what a run showed of it.
+
+    `evidence` is the difference between the two arms in words. `mean`, `low`, `high` are its mean and 95% interval in
+    the claimed direction (above 0 speaks for the claim); None where too few seeds gave one.
+    """
 
     text: str
     verdict: str  # holds | reversed | not shown
+    evidence: str
     mean: float | None = None
     low: float | None = None
     high: float | None = None
@@ -38,7 +43,7 @@ class Recorded:
 
     date: str = ""
     budget: str = ""
-    seeds: int = 0
+    seeds: int = 0  # of the part of the experiment that has fewest
     claims: tuple[Verdict, ...] = ()
     problem: str = ""
 
@@ -89,7 +94,7 @@ def read_recorded(path: Path) -> Recorded | None:
         return Recorded(
             date=str(record["date"])[:10],
             budget=str(record["budget"]),
-            seeds=_seed_count(record.get("seeds")),
+            seeds=min(map(len, record["seeds"].values()), default=0),
             claims=tuple(_verdict(claim) for claim in record["claims"]),
         )
     except FileNotFoundError:
@@ -124,27 +129,16 @@ def runs_here() -> Mapping[str, str]:
 def _verdict(claim: Mapping[str, Any]) -> Verdict:
     if claim["verdict"] not in VERDICTS:
         raise ValueError(claim["verdict"])
-    interval = claim.get("interval") or claim.get("difference") or {}
+    interval = claim["interval"]
     return Verdict(
-        text=str(claim.get("text") or _claim_text(claim)),
+        text=str(claim["text"]),
         verdict=claim["verdict"],
-        mean=_number(interval.get("mean")),
-        low=_number(interval.get("low")),
-        high=_number(interval.get("high")),
+        evidence=str(claim["evidence"]),
+        mean=_number(interval["mean"]),
+        low=_number(interval["low"]),
+        high=_number(interval["high"]),
     )
 
 
-def _claim_text(claim: Mapping[str, Any]) -> str:
-    where = f" ({claim['where']})" if claim.get("where") else ""
-    return f"{claim['metric']}: {claim['better']} better than {claim['than']}{where}"
-
-
-def _seed_count(seeds: Any) -> int:
-    """Seeds are recorded as a number, as the list of them, or by part of the experiment: the fewest count."""
-    if isinstance(seeds, Mapping):
-        return min((_seed_count(part) for part in seeds.values()), default=0)
-    return len(seeds) if isinstance(seeds, list) else int(seeds or 0)
-
-
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+    return None if value is None else float(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from paperworks.catalog import Card, Catalog, Evidence, Verdict
+from paperworks.catalog import Card, Catalog, Evidence
 from paperworks.cli.layout import paint, paragraph
 from paperworks.cli.main import VERBS
 
@@ -103,21 +103,14 @@ def _evidence(card: Card, evidence: Evidence) -> list[str]:
         seeds = f", {recorded.seeds} seeds" if recorded.seeds else ""
         lines.append(paragraph(f"Recorded {recorded.date}, budget {recorded.budget}{seeds}:"))
         for claim in recorded.claims:
-            verdict = paint(claim.verdict, VERDICT_COLOURS[claim.verdict]) + " " * (10 - len(claim.verdict))
-            text = paragraph(f"{claim.text}{_interval(claim)}", indent=14).lstrip()
-            lines.append(f"    {verdict}{text}")
+            verdict = paint(claim.verdict, VERDICT_COLOURS[claim.verdict]) + " " * (11 - len(claim.verdict))
+            lines.append(f"    {verdict}{paragraph(claim.text, indent=15).lstrip()}")
+            lines.append(paint(paragraph(claim.evidence, indent=15), "dim"))
     if evidence.run_here:
         lines.append(paragraph(f"Last finished run on this machine: {evidence.run_here} (see `paperworks runs`)."))
     elif card.usable:
         lines.append(paragraph("Not run on this machine yet."))
     return lines
-
-
-def _interval(claim: Verdict) -> str:
-    if claim.mean is None:
-        return ""
-    interval = "" if claim.low is None or claim.high is None else f" [{claim.low:+.3g}, {claim.high:+.3g}]"
-    return f": {claim.mean:+.3g}{interval}"
 
 
 def _published(card: Card) -> list[str]:

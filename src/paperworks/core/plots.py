@@ -279,11 +279,14 @@ def _svg(figure: Figure, description: str) -> str:
     text = out.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # A style sheet inside a figure would hold for the whole page; its one rule goes to the figure's own element.
+    text = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     # Several figures share a page: names inside a figure must not meet those of another.
     prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
-    opening = f'<svg role="img" aria-label="{html.escape(description, quote=True)}" '
+    label = html.escape(description, quote=True)
+    opening = f'<svg role="img" aria-label="{label}" style="stroke-linejoin: round; stroke-linecap: butt" '
     return opening + text.removeprefix("<svg ").rstrip() + "\n"
 
 

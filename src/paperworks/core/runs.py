@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import secrets
 import shutil
 import socket
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,10 +27,10 @@ from paperworks.core import files
 from paperworks.core.errors import PaperworksError, RunError, TrainingDiverged
 from paperworks.core.options import to_yaml
 from paperworks.core.processes import process_identity, process_is_alive
+from paperworks.core.surroundings import surroundings
 
 Status = Literal["running", "finished", "failed", "interrupted", "diverged", "killed"]
 
-_PACKAGES = ("paperworks", "torch", "transformers", "accelerate", "peft", "datasets", "numpy", "scipy")
 _COLUMNS = "id, verb, name, folder, status, seed, started, ended, wall_s, pid, process, host, error"
 _TABLE = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -246,7 +243,7 @@ class RunStore:
             raise RunError(f"run {record.id} is still going on (process {record.pid}); stop it first")
         if files and (record.folder / "run.json").is_file():  # never remove a folder that is not a run's
             shutil.rmtree(record.folder)
-        with self._database() as database:
+        with self._database(writes=True) as database:
             database.execute("DELETE FROM runs WHERE id = ?", (record.id,))
 
     def add_existing(self, folder: str | Path) -> RunRecord:
@@ -317,18 +314,18 @@ class RunStore:
                 f"{target}: not a run's folder, so --overwrite leaves it alone; empty it or use another --out"
             )
         shutil.rmtree(target)
-        with self._database() as database:
+        with self._database(writes=True) as database:
             database.execute("DELETE FROM runs WHERE folder = ?", (str(target),))
 
     def _save(self, record: RunRecord) -> None:
         values = {**vars(record), "folder": str(record.folder)}
         places = ", ".join(f":{name}" for name in _COLUMNS.split(", "))
-        with self._database() as database:
+        with self._database(writes=True) as database:
             database.execute("DELETE FROM runs WHERE folder = ? AND id != ?", (str(record.folder), record.id))
             database.execute(f"INSERT OR REPLACE INTO runs ({_COLUMNS}) VALUES ({places})", values)
 
     @contextlib.contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
+    def _database(self, *, writes: bool = False) -> Iterator[sqlite3.Connection]:
         """A connection for one transaction: opened and closed each time, so that forks and threads share none."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -336,7 +333,7 @@ class RunStore:
             try:
                 connection.row_factory = sqlite3.Row
                 _prepare(connection)
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
                 try:
                     yield connection
                 except BaseException:
@@ -374,53 +371,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def surroundings() -> dict[str, Any]:
-    """Versions, hardware, git revision of the working folder, and arguments: what a result may depend on."""
-    return {
-        "versions": versions(),
-        "hardware": hardware(),
-        "git_revision": git_revision(),
-        "arguments": sys.argv[1:],
-        "working_folder": str(Path.cwd()),
-    }
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that a result depends on, read without importing them."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, cores, memory and (where torch is loaded already) GPUs of this machine."""
-    from paperworks.core.devices import cores
-
-    found: dict[str, Any] = {"system": platform.platform(), "processor": _processor(), "cores": cores()}
-    with contextlib.suppress(ValueError, OSError, AttributeError):
-        found["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if "torch" in sys.modules:
-        torch = sys.modules["torch"]
-        found["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return found
-
-
-def git_revision(folder: str | Path = ".") -> str | None:
-    """The commit checked out in `folder` ("+changes" where files differ from it), or None outside a repository."""
-    try:
-        revision = _git("rev-parse", "HEAD", folder=folder)
-        return revision + ("+changes" if _git("status", "--porcelain", "--untracked-files=no", folder=folder) else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(*words: str, folder: str | Path) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=5, check=True)
-    return done.stdout.strip()
-
-
 def _prepare(connection: sqlite3.Connection) -> None:
     # Two processes that begin at once both want to switch to the write-ahead log; its own timeout does not cover that.
     for attempt in range(60):
@@ -450,11 +400,3 @@ def _one_line(error: BaseException) -> str:
 
 def _now() -> str:
     return datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

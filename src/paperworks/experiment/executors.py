@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
 
@@ -55,13 +57,17 @@ class ProcessExecutor:
     """
 
     def __init__(self, workers: int, threads: int = 1) -> None:
-        self._pool = concurrent.futures.ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _begin_worker, (threads, os.getpid())
-        )
-        self._threads = threads
+        self._workers, self._threads = workers, threads
+        self._pool = self._new_pool()
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Job:
-        return self._pool.submit(_call, self._threads, function, arguments)
+        with _interrupts_ignored():  # the workers that this starts inherit it
+            try:
+                return self._pool.submit(_call, self._threads, function, arguments)
+            except BrokenProcessPool:  # a worker died, and with it every job under way; go on with new workers
+                self._pool.shutdown(wait=False)
+                self._pool = self._new_pool()
+                return self._pool.submit(_call, self._threads, function, arguments)
 
     def as_completed(self, jobs: Collection[Any]) -> Iterator[Any]:
         return concurrent.futures.as_completed(jobs)
@@ -74,6 +80,12 @@ class ProcessExecutor:
             process.kill()
         for process in processes:
             process.join()
+
+    def _new_pool(self) -> concurrent.futures.ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        return concurrent.futures.ProcessPoolExecutor(
+            self._workers, context, _begin_worker, (self._threads, os.getpid())
+        )
 
 
 class _LaterCall:
@@ -92,6 +104,18 @@ class _LaterCall:
         if self._error is not None:
             raise self._error
         return self._value
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _begin_worker(threads: int, parent: int) -> None:

@@ -17,7 +17,7 @@ from paperworks.core.files import write_json_atomic
 from paperworks.core.plots import IntervalRow
 from paperworks.core.progress import duration, table
 from paperworks.core.report import Finding, Page
-from paperworks.core.runs import git_revision, hardware, versions
+from paperworks.core.surroundings import git_revision, hardware, versions
 from paperworks.experiment.definition import Metric, Part, Published
 from paperworks.experiment.results import Results
 from paperworks.experiment.verdict import FEW_SEEDS, ClaimVerdict, judge
@@ -53,7 +53,7 @@ def terminal_summary(results: Results, stream: TextIO | None = None) -> None:
 def record(results: Results, path: str | Path) -> None:
     """Writes the evidence of a full run as JSON: every seed of every arm, every claim, versions, hardware.
 
-    Raises RunError for a run that is no evidence: the smoke budget, failures, or anything that the budget asks for missing.
+    Raises RunError for a run that is no evidence: the smoke budget, failures, or a cell of the budget missing.
     """
     _refuse_partial(results)
     experiment = results.experiment
@@ -64,6 +64,7 @@ def record(results: Results, path: str | Path) -> None:
             "title": experiment.title,
             "date": datetime.date.today().isoformat(),
             "budget": results.budget,
+            "seeds": {part.name: results.seeds(part.name) for part in results.parts()},
             "parts": [_part_record(results, part) for part in results.parts()],
             "claims": [_claim_record(each) for each in judge(results)],
             "published": [vars(each) for each in experiment.published],
@@ -133,8 +134,7 @@ class _ReportWriter:
                 self._add_figure(page, f"{part.name}-{setting}-{metric.name}", svg, _INTERVAL_CAPTION)
         for metric in shown:
             self._add_differences(page, part, metric)
-        for number, (svg, caption) in enumerate(part.figures(self._results) if part.figures else ()):
-            self._add_figure(page, f"{part.name}-figure-{number + 1}", svg, caption)
+        self._add_own_figures(page, part)
 
     def _interval_figure(self, part: Part, setting: str, metric: Metric) -> str:
         rows = []
@@ -151,7 +151,7 @@ class _ReportWriter:
         rows, palette = [], {}
         for each in self._judged:
             if (each.claim.part, each.metric.name) == (part.name, metric.name) and each.was_tested:
-                name = " ".join(filter(None, [f"{each.better_label} − {each.than_label}", each.claim.where]))
+                name = ", ".join(filter(None, [f"{each.better_label} − {each.than_label}", each.claim.where]))
                 rows.append(IntervalRow(name, each.difference, list(each.differences.values())))
                 palette[name] = self._colours[each.better_label]
         if rows:
@@ -166,6 +166,15 @@ class _ReportWriter:
             )
             better = "right" if metric.higher_is_better else "left"
             self._add_figure(page, f"{part.name}-differences-{metric.name}", svg, _DIFFERENCE_CAPTION.format(better))
+
+    def _add_own_figures(self, page: Page, part: Part) -> None:
+        try:
+            figures = part.figures(self._results) if part.figures else ()
+        except Exception as error:  # drawn for all arms, and this run may have few; the numbers still make a report
+            page.note(f"A figure of part {part.name} could not be drawn: {type(error).__name__}: {error}")
+            return
+        for number, (svg, caption) in enumerate(figures, start=1):
+            self._add_figure(page, f"{part.name}-figure-{number}", svg, caption)
 
     def _add_figure(self, page: Page, name: str, svg: str, caption: str) -> None:
         plain = "".join(letter if letter.isalnum() or letter in "-_=.," else "_" for letter in name).lstrip(".")
@@ -280,7 +289,8 @@ def _metric_title(metric: Metric) -> str:
 
 
 def _axis_title(metric: Metric) -> str:
-    return f"{metric.label}{f' ({metric.unit})' if metric.unit else ''}, {'higher' if metric.higher_is_better else 'lower'} is better"
+    unit = f" ({metric.unit})" if metric.unit else ""
+    return f"{metric.label}{unit}, {'higher' if metric.higher_is_better else 'lower'} is better"
 
 
 def _setting_title(part: Part, setting: str) -> str:
@@ -350,11 +360,12 @@ def _metric_record(results: Results, part: Part, arm: str, metric: Metric, setti
 
 def _claim_record(each: ClaimVerdict) -> dict[str, Any]:
     return {
-        "sentence": each.sentence(),
         **vars(each.claim),
+        "text": each.sentence(),
         "higher_is_better": each.higher_is_better,
         "verdict": each.verdict,
-        "difference": vars(each.difference),
+        "difference": vars(each.difference),  # better - than
+        "interval": vars(each.gain),  # the same in the claimed direction: above 0 speaks for the claim
         "differences": each.differences,
         "wins": each.wins,
         "evidence": each.evidence(),

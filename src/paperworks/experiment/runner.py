@@ -47,7 +47,8 @@ def run_experiment(
 
     `seeds` is the number of seeds, in every part, in place of the budget's; `arms` and `parts` choose by name;
     `workers` is the number of processes (default: one a core; 1 stays in this process unless `executor` says
-    otherwise). `fresh` computes every cell anew. A cell that raises is in `Results.failures`, and the others go on.
+    otherwise). `fresh` computes every cell and preparation anew. A cell that raises is in `Results.failures`, and the
+    others go on.
     Raises OptionError for a name or number that does not fit, RunError when another process runs in the folder;
     KeyboardInterrupt (Ctrl-C) says how to go on.
     """
@@ -56,6 +57,8 @@ def run_experiment(
     planned = _plan(experiment, budget, seeds, arms, parts, place)
     shown = progress if progress is not None else Progress(quiet=True)
     with file_lock(place / ".lock", timeout_seconds=1.0):
+        if fresh:  # what the arms share is computed anew as well
+            shutil.rmtree(place / "work", ignore_errors=True)
         done = {} if fresh else {cell: found for cell in planned if (found := cell.stored()) is not None}
         run = _Run(place, budget, shown, {cell: None for cell in planned if cell not in done})
         if done:
@@ -78,7 +81,7 @@ def run_experiment(
         budget,
         place,
         tuple(found_all[cell] for cell in planned if cell in found_all),
-        tuple(run.failures),
+        tuple(sorted(run.failures, key=lambda failure: (failure.part, failure.setting, failure.arm, failure.seed))),
         time.monotonic() - began,
     )
 
@@ -124,7 +127,11 @@ class _Planned:
 
 
 class _Run:
-    """The missing cells on their way: preparations first, each seed's cells as soon as its preparation is done."""
+    """The missing cells on their way: preparations first, each seed's cells as soon as its preparation is done.
+
+    When a worker process dies, all jobs under way are lost and nobody knows whose fault it was: each is tried once more
+    with nothing beside it, which also helps where memory was too small for several.
+    """
 
     def __init__(self, folder: Path, budget: Budget, shown: Progress, missing: Mapping[_Planned, None]) -> None:
         self.folder, self.budget, self.shown = folder, budget, shown
@@ -135,18 +142,22 @@ class _Run:
         self._preparing: dict[Job, tuple[Part, int, Bar]] = {}
         self._computing: dict[Job, tuple[_Planned, ...]] = {}
         self._bars: dict[str, Bar] = {}
+        self._to_try_alone: list[functools.partial[Job]] = []
+        self._alone: Job | None = None
 
     def go(self, executor: Executor) -> None:
         parts = {cell.part.name: cell.part for cell in self.missing}
         for part in parts.values():
             cells = [cell for cell in self.missing if cell.part.name == part.name]
             self._begin_part(executor, part, cells)
-        while self._preparing or self._computing:
+        while self._preparing or self._computing or self._to_try_alone:
+            if not self._preparing and not self._computing:
+                self._alone = self._to_try_alone.pop(0)()
             job = next(executor.as_completed([*self._preparing, *self._computing]))
             if job in self._preparing:
                 self._end_preparation(executor, job)
             else:
-                self._end_cells(job)
+                self._end_cells(executor, job)
         for bar in self._bars.values():
             bar.finish()
 
@@ -157,8 +168,7 @@ class _Run:
             bar = self.shown.bar(f"{part.name} · prepare", len(unprepared))
             for seed in unprepared:
                 shutil.rmtree(self._workspace(part).seed_folder(seed), ignore_errors=True)
-                job = executor.submit(_prepare_in_worker, part.prepare, seed, self.budget, self._workspace(part))
-                self._preparing[job] = (part, seed, bar)
+                self._submit_preparation(executor, part, seed, bar)
         self._bars[part.name] = self.shown.bar(f"{part.name} · {part.title}", len(cells))
         self._waiting[part.name] = _calls(part, cells)
         self._submit_ready(executor, part, set(unprepared))
@@ -167,16 +177,28 @@ class _Run:
         ready = [call for call in self._waiting[part.name] if not any(cell.seed in unprepared for cell in call)]
         self._waiting[part.name] = [call for call in self._waiting[part.name] if call not in ready]
         for call in ready:
-            seeds = [cell.seed for cell in call]
-            work = functools.partial(_compute_in_worker, part.cell, part.batched)
-            job = executor.submit(work, call[0].arm, call[0].setting, seeds, self.budget, self._workspace(part))
-            self._computing[job] = call
+            self._submit_cells(executor, call)
+
+    def _submit_preparation(self, executor: Executor, part: Part, seed: int, bar: Bar) -> Job:
+        job = executor.submit(_prepare_in_worker, part.prepare, seed, self.budget, self._workspace(part))
+        self._preparing[job] = (part, seed, bar)
+        return job
+
+    def _submit_cells(self, executor: Executor, call: tuple[_Planned, ...]) -> Job:
+        first, seeds = call[0], [cell.seed for cell in call]
+        work = functools.partial(_compute_in_worker, first.part.cell, first.part.batched)
+        job = executor.submit(work, first.arm, first.setting, seeds, self.budget, self._workspace(first.part))
+        self._computing[job] = call
+        return job
 
     def _end_preparation(self, executor: Executor, job: Job) -> None:
         part, seed, bar = self._preparing.pop(job)
         outcome = _outcome(job)
+        if _is_lost(outcome) and job is not self._alone:
+            self._to_try_alone.append(functools.partial(self._submit_preparation, executor, part, seed, bar))
+            return
         bar.advance()
-        still = [s for p, s, _ in self._preparing.values() if p.name == part.name]
+        still = self._seeds_in_preparation(part)
         if not still:
             bar.finish()
         if isinstance(outcome, _Raised):
@@ -190,10 +212,18 @@ class _Run:
             write_json_atomic(self._marker(part, seed), {"fingerprint": self._preparation(part, seed)})
         self._submit_ready(executor, part, still)
 
-    def _end_cells(self, job: Job) -> None:
+    def _seeds_in_preparation(self, part: Part) -> list[int]:
+        under_way = [seed for each, seed, _ in self._preparing.values() if each.name == part.name]
+        lost = [call.args for call in self._to_try_alone if call.func == self._submit_preparation]
+        return under_way + [seed for _, each, seed, _ in lost if each.name == part.name]
+
+    def _end_cells(self, executor: Executor, job: Job) -> None:
         call = self._computing.pop(job)
         bar, first = self._bars[call[0].part.name], call[0]
         outcome = _outcome(job)
+        if _is_lost(outcome) and job is not self._alone:
+            self._to_try_alone.append(functools.partial(self._submit_cells, executor, call))
+            return
         if not isinstance(outcome, _Raised):
             outcome = _checked(first.part, [cell.seed for cell in call], outcome)
         if isinstance(outcome, _Raised):
@@ -237,6 +267,7 @@ class _Raised:
 
     line: str
     trace: str
+    is_worker_death: bool = False
 
     @classmethod
     def of(cls, error: BaseException) -> _Raised:
@@ -370,10 +401,14 @@ def _outcome(job: Job) -> Any:
     try:
         return job.result()
     except BrokenExecutor as error:
-        line = "a worker process died (out of memory?); use fewer workers (--workers 1)"
-        return _Raised(line, "".join(traceback.format_exception(error)))
+        line = "its process died, also when tried again with nothing beside it (out of memory?)"
+        return _Raised(line, "".join(traceback.format_exception(error)), is_worker_death=True)
     except Exception as error:
         return _Raised.of(error)
+
+
+def _is_lost(outcome: Any) -> bool:
+    return isinstance(outcome, _Raised) and outcome.is_worker_death
 
 
 def _checked(part: Part, seeds: Sequence[int], outcome: tuple[list[Any], float]) -> _Raised | tuple[list[Any], float]:

@@ -27,6 +27,12 @@ class ClaimVerdict:
     than_label: str
 
     @property
+    def gain(self) -> Interval:
+        """The difference in the claimed direction: above 0 speaks for the claim."""
+        found = self.difference
+        return found if self.higher_is_better else Interval(-found.mean, -found.high, -found.low, found.n)
+
+    @property
     def wins(self) -> int:
         sign = 1 if self.higher_is_better else -1
         return sum(sign * difference > 0 for difference in self.differences.values())

@@ -19,9 +19,11 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from paperworks.core.errors import DataError, ModelError, OptionError
 from paperworks.core.files import atomic_folder
+from paperworks.core.seeding import derive_seed
 from paperworks.language import logprobs, models
 from paperworks.language.data.schemas import Text
 
@@ -73,28 +75,29 @@ class Policy:
         device: str = "auto",
         chat_template: str | None = None,
         gradient_checkpointing: bool = False,
+        seed: int = 0,
     ) -> Policy:
         """Load `tiny`, `smollm2-135m`, a local folder (a full model, a LoRA adapter, or a run folder) or a Hub id.
 
-        `chat_template` is a Jinja template or the path of one, for tokenizers that bring none. Raises ModelError.
+        `chat_template` is a Jinja template or the path of one, for tokenizers that bring none; `seed` fixes the adapters'
+        random start. Raises ModelError.
         """
         from paperworks.core.devices import pick_device
 
         model, tokenizer = models.load(str(name), dtype=getattr(torch, precision))
         if chat_template is not None:
-            path = Path(chat_template)
-            tokenizer.chat_template = path.read_text() if "{" not in chat_template and path.is_file() else chat_template
+            tokenizer.chat_template = chat_template if "{" in chat_template else _template_in(Path(chat_template))
         if gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
             if lora is not None:
                 model.enable_input_require_grads()
         policy = cls(model, tokenizer, name=str(name))
         if lora is not None:
-            policy = policy.with_lora(lora)
+            policy = policy.with_lora(lora, seed=seed)
         policy.model.to(pick_device(device))
         return policy
 
-    def with_lora(self, options: LoraOptions) -> Policy:
+    def with_lora(self, options: LoraOptions, *, seed: int = 0) -> Policy:
         """The same policy with fresh adapters; only they train."""
         from peft import LoraConfig, PeftModel, get_peft_model
 
@@ -109,7 +112,9 @@ class Policy:
             task_type="SEQ_2_SEQ_LM" if self.is_encoder_decoder else "CAUSAL_LM",
         )
         try:
-            model = get_peft_model(cast(PreTrainedModel, self.model), config)
+            with torch.random.fork_rng():
+                torch.manual_seed(derive_seed(seed, "adapters"))
+                model = get_peft_model(cast(PreTrainedModel, self.model), config)
         except ValueError as error:
             raise ModelError(f"LoRA cannot be put on {self.name}: {_first_line(error)}") from error
         return Policy(model, self.tokenizer, name=self.name)
@@ -262,8 +267,16 @@ class Policy:
 
     def write(self, folder: Path) -> None:
         """Write model and tokenizer into an existing folder."""
+        disable_progress_bar()
         cast(PreTrainedModel, self.model).save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
+
+
+def _template_in(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"chat template {path}: cannot be read as text ({_first_line(error)})") from error
 
 
 def _first_line(error: BaseException) -> str:

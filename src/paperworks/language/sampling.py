@@ -6,20 +6,23 @@ row depend on the seed, its prompt's index and its sample's index alone, not on 
 (temperature, top-k, top-p, repetition penalty) is transformers' own. The log-probabilities returned are the policy's own
 (temperature 1, nothing cut off) and equal those that `logprobs` gives the same tokens.
 
-Encoder-decoder models and architectures without the packed path go through transformers' `generate`.
+Encoder-decoder models, architectures without the packed path, and prompts beyond a sliding window go through
+transformers' `generate`, with the same draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import (
+    LogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -27,7 +30,7 @@ from transformers.generation.logits_process import (
 )
 
 from paperworks.core.errors import DataError, OptionError
-from paperworks.core.seeding import derive_seed, torch_generator
+from paperworks.core.seeding import torch_generator
 from paperworks.language import logprobs
 from paperworks.language.data.schemas import Text
 from paperworks.language.policy import Policy
@@ -80,6 +83,7 @@ class Samples:
 
 
 OnToken = Callable[[int, int, str], None]  # prompt index, sample index, text so far
+OnPrompt = Callable[[int, Samples], None]  # prompt index, its responses
 
 
 def sample(
@@ -96,33 +100,120 @@ def sample(
     seed: int = 0,
     batch_rows: int = 64,
     on_token: OnToken | None = None,
+    on_prompt: OnPrompt | None = None,
 ) -> list[Samples]:
     """Draw `n` responses for every prompt, in the prompts' order. `batch_rows` bounds the rows decoded at once.
 
+    `on_prompt` is called as soon as all responses to a prompt are there (short prompts come first), `on_token` at every
+    token. A response ends at the end token, a stop string, `max_new_tokens` or the end of the model's context.
     Raises OptionError for options out of range and DataError for a prompt that leaves no room for a response.
     """
     options = SamplingOptions(max_new_tokens, temperature, top_k, top_p, repetition_penalty, tuple(stop))
-    if n < 1:
-        raise OptionError(f"option n={n}: expected at least 1")
+    for name, value in (("n", n), ("batch_rows", batch_rows)):
+        if value < 1:
+            raise OptionError(f"option {name}={value}: expected at least 1")
     encoded = [policy.encode_prompt(prompt) for prompt in prompts]
-    if not policy.is_encoder_decoder:
-        for i, ids in enumerate(encoded):
-            if len(ids) >= policy.context_length:
-                raise DataError(
-                    f"prompt {i + 1} has {len(ids)} tokens; the model's context is {policy.context_length}, "
-                    "which leaves no room for a response: shorten it"
-                )
-    drawn: list[list[Sample]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
-    per_batch = max(1, batch_rows // n)
-    draw = _decode if policy.method == "packed" else _generate
+    for i, ids in enumerate(encoded):
+        check_room(policy, ids, f"prompt {i + 1}")
+    drawn: list[Samples | None] = [None] * len(prompts)
     with torch.no_grad(), policy.acting():
-        for start in range(0, len(order), per_batch):
-            chosen = order[start : start + per_batch]
-            rows = draw(policy, chosen, [encoded[i] for i in chosen], n, options, seed, on_token)
+        for draw, chosen in _batches(policy, [len(ids) for ids in encoded], max_new_tokens, max(1, batch_rows // n)):
+            rows: list[list[Sample]] = [[] for _ in chosen]
+            for first in range(0, n, batch_rows):
+                numbers = range(first, min(first + batch_rows, n))
+                labels = [(i, j) for i in chosen for j in numbers]
+                responses = _Responses(policy, labels, options, on_token)
+                draw(policy, [encoded[i] for i in chosen], len(numbers), options, responses, seed)
+                for at, found in enumerate(responses.collect()):
+                    rows[at // len(numbers)].append(found)
             for i, samples in zip(chosen, rows, strict=True):
-                drawn[i] = samples
-    return [Samples(prompt, tuple(samples)) for prompt, samples in zip(prompts, drawn, strict=True)]
+                drawn[i] = done = Samples(prompts[i], tuple(samples))
+                if on_prompt is not None:
+                    on_prompt(i, done)
+    return cast(list[Samples], drawn)
+
+
+def check_room(policy: Policy, prompt: Sequence[int], name: str) -> None:
+    """Raises DataError, which calls the prompt `name`, when its tokens leave no room for a response."""
+    limit, size = policy.context_length, len(prompt)
+    if size > limit if policy.is_encoder_decoder else size >= limit:
+        raise DataError(
+            f"{name} has {size} tokens; the context of the model is {limit}, which leaves no room for a response: shorten it"
+        )
+
+
+def _batches(policy: Policy, lengths: Sequence[int], max_new_tokens: int, size: int) -> Iterator[tuple[Any, list[int]]]:
+    """Prompts of similar length to decode together, and how.
+
+    A prompt whose response may meet the end of the context is decoded only with prompts of its own length: else the
+    longest prompt in a batch would say how long the others' responses may become.
+    """
+    window = getattr(policy.base.config, "sliding_window", None)
+
+    def kind(i: int) -> tuple[Any, int]:
+        whole = lengths[i] + max_new_tokens
+        packed = policy.method == "packed" and (window is None or whole <= window)
+        meets_the_end = not policy.is_encoder_decoder and whole > policy.context_length
+        return (_decode if packed else _generate), lengths[i] if meets_the_end else 0
+
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batch and (len(batch) == size or kind(batch[0]) != kind(i)):
+            yield kind(batch[0])[0], batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield kind(batch[0])[0], batch
+
+
+class _Responses:
+    """The rows under way, each with a label (prompt index, sample index): what each has drawn, and which are finished."""
+
+    def __init__(
+        self, policy: Policy, labels: Sequence[tuple[int, int]], options: SamplingOptions, on_token: OnToken | None
+    ) -> None:
+        self._policy, self._labels, self._options, self._on_token = policy, labels, options, on_token
+        self._end_tokens = torch.tensor(end_tokens(policy), device=policy.device)
+
+    def begin(self, steps: int, seed: int) -> None:
+        """Make room for `steps` tokens a row, and draw the uniform number that decides each."""
+        rows, device = len(self._labels), self._policy.device
+        self.uniforms = torch.stack(
+            [torch.rand(steps, generator=torch_generator(seed, "sample", i, j)) for i, j in self._labels]
+        ).to(device)
+        self._tokens = torch.full((rows, steps), -1, device=device)
+        self._logps = torch.zeros(rows, steps, device=device)
+        self._finished = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    def take(self, step: int, rows: Tensor, picked: Tensor, logp: Tensor) -> Tensor:
+        """Write down one more token of each of these rows; returns which of them end with it."""
+        self._tokens[rows, step], self._logps[rows, step] = picked, logp
+        ended = torch.isin(picked, self._end_tokens)
+        if self._options.stop or self._on_token is not None:
+            for at, row in enumerate(rows.tolist()):
+                text, stopped = self._text(self._tokens[row, : step + 1])
+                ended[at] |= stopped
+                if self._on_token is not None:
+                    prompt, number = self._labels[row]
+                    self._on_token(prompt, number, text)
+        self._finished[rows[ended]] = True
+        return ended
+
+    def collect(self) -> list[Sample]:
+        """The responses, row by row."""
+        tokens, logps, finished = self._tokens.cpu(), self._logps.cpu(), self._finished.tolist()
+        samples = []
+        for row, found in enumerate(tokens):
+            ids = found[found >= 0]
+            logp = float(logps[row, : len(ids)].double().sum())
+            samples.append(Sample(self._text(ids)[0], tuple(ids.tolist()), logp, finished[row]))
+        return samples
+
+    def _text(self, ids: Tensor) -> tuple[str, bool]:
+        """Text of a response before the first stop string, and whether there is one."""
+        text = self._policy.decode(ids.tolist())
+        at = min((at for at in map(text.find, self._options.stop) if at >= 0), default=None)
+        return text[:at], at is not None
 
 
 # --------------------------------------------------------------------------------------------------------- packed decode
@@ -202,56 +293,38 @@ def _processors(options: SamplingOptions) -> LogitsProcessorList:
 
 
 def _decode(
-    policy: Policy,
-    indices: Sequence[int],
-    prompts: Sequence[list[int]],
-    n: int,
-    options: SamplingOptions,
-    seed: int,
-    on_token: OnToken | None,
-) -> list[list[Sample]]:
+    policy: Policy, prompts: Sequence[list[int]], n: int, options: SamplingOptions, responses: _Responses, seed: int
+) -> None:
     base, device = policy.base, policy.device
-    steps = options.max_new_tokens
-    room = min(policy.context_length - len(prompt) for prompt in prompts)
-    steps = min(steps, room)
-    rows = len(prompts) * n
-    uniforms = torch.stack(
-        [torch.rand(steps, generator=torch_generator(seed, "sample", i, j)) for i in indices for j in range(n)]
-    ).to(device)
+    rows, lengths = len(prompts) * n, [len(prompt) for prompt in prompts]
+    steps = min(options.max_new_tokens, policy.context_length - max(lengths))
+    responses.begin(steps, seed)
     processors = _processors(options)
     history = _padded_history(prompts, n, device) if options.repetition_penalty != 1.0 else None
 
-    cache = KeyValueCache([len(prompt) for prompt in prompts], n, steps, device)
-    blocks = tuple(logprobs.Block(1, len(prompt), None) for prompt in prompts)
+    cache = KeyValueCache(lengths, n, steps, device)
+    predictors = torch.tensor(lengths, device=device).cumsum(0) - 1
     layout = logprobs.Layout(
         input_ids=torch.tensor([[token for prompt in prompts for token in prompt]], device=device),
-        position_ids=torch.tensor([[p for prompt in prompts for p in range(len(prompt))]], device=device),
-        blocks=blocks,
-        predictors=torch.tensor([len(prompt) for prompt in prompts], device=device).cumsum(0) - 1,
-        targets=torch.empty(0),
-        response=torch.empty(0),
-        counts=torch.empty(0),
+        position_ids=torch.tensor([[p for length in lengths for p in range(length)]], device=device),
+        blocks=tuple(logprobs.Block(1, length, None) for length in lengths),
+        predictors=predictors,
+        targets=torch.zeros_like(predictors),  # what comes next is yet to be drawn
+        response=torch.arange(len(prompts), device=device),
+        counts=torch.ones_like(predictors),
     )
     hidden = logprobs.packed_hidden(base, layout, cache)[layout.predictors].repeat_interleave(n, 0)
 
-    end_tokens = _end_tokens(policy)
-    active = torch.arange(rows, device=device)
-    alive = torch.ones(rows, dtype=torch.bool, device=device)  # over `active`
-    position = torch.tensor([len(prompt) for prompt in prompts], device=device).repeat_interleave(n)
-    tokens = torch.full((rows, steps), -1, device=device)
-    logps = torch.zeros(rows, steps, device=device)
-    finished = torch.zeros(rows, dtype=torch.bool, device=device)
+    active = torch.arange(rows, device=device)  # the rows in the cache
+    alive = torch.ones(rows, dtype=torch.bool, device=device)  # over `active`: those that go on
+    position = torch.tensor(lengths, device=device).repeat_interleave(n)
     head = cast(Any, base.get_output_embeddings())
     for step in range(steps):
         logits = head(hidden).float()
-        picked, logp = _pick(logits, history, processors, options, uniforms[active, step])
-        on_row = active[alive]
-        tokens[on_row, step], logps[on_row, step] = picked[alive], logp[alive]
-        ended = torch.isin(picked, end_tokens)
-        if options.stop or on_token:
-            ended |= _watch(policy, tokens[:, : step + 1], active, alive, options.stop, on_token, indices, n)
-        finished[active[alive & ended]] = True
-        alive &= ~ended
+        picked, logp = _pick(logits, history, processors, options, responses.uniforms[active, step])
+        going_on = alive.nonzero().squeeze(1)
+        ended = responses.take(step, active[going_on], picked[going_on], logp[going_on])
+        alive[going_on[ended]] = False
         if step + 1 == steps or not bool(alive.any()):
             break
         if int(alive.sum()) <= 0.75 * len(alive):  # copying the cache pays when a quarter of the rows is done
@@ -273,7 +346,6 @@ def _decode(
         cache.slot += 1
         position = position + 1
         hidden = output.last_hidden_state[:, 0]
-    return _collect(policy, tokens.cpu(), logps.cpu(), finished.cpu(), len(prompts), n, options.stop)
 
 
 def _pick(
@@ -302,110 +374,85 @@ def _padded_history(prompts: Sequence[list[int]], n: int, device: torch.device) 
     ).repeat_interleave(n, 0)
 
 
-def _end_tokens(policy: Policy) -> Tensor:
-    ends = {policy.tokenizer.eos_token_id}
+def end_tokens(policy: Policy) -> list[int]:
+    """The tokens that end a response: the tokenizer's and those of the model's generation configuration."""
     configured = getattr(policy.base.generation_config, "eos_token_id", None)
-    ends.update(configured if isinstance(configured, list) else [] if configured is None else [configured])
-    return torch.tensor(sorted(ends), device=policy.device)
+    return sorted({policy.tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None})
 
 
-def _watch(
-    policy: Policy,
-    tokens: Tensor,
-    active: Tensor,
-    alive: Tensor,
-    stop: Sequence[str],
-    on_token: OnToken | None,
-    indices: Sequence[int],
-    n: int,
-) -> Tensor:
-    """Decode the rows that go on: report them, and say which hold a stop string."""
-    stopped = torch.zeros_like(alive)
-    for i in alive.nonzero().squeeze(1).tolist():
-        row = int(active[i])
-        text = policy.decode(tokens[row].tolist())
-        cut = _cut(text, stop)
-        stopped[i] = cut != text
-        if on_token is not None:
-            on_token(indices[row // n], row % n, cut)
-    return stopped
-
-
-def _cut(text: str, stop: Sequence[str]) -> str:
-    """`text` before the first stop string in it."""
-    return text[: min((at for at in (text.find(word) for word in stop) if at >= 0), default=len(text))]
-
-
-def _collect(
-    policy: Policy, tokens: Tensor, logps: Tensor, finished: Tensor, prompts: int, n: int, stop: Sequence[str]
-) -> list[list[Sample]]:
-    samples = []
-    for row in range(prompts * n):
-        ids = [token for token in tokens[row].tolist() if token >= 0]
-        text = _cut(policy.decode(ids), stop)
-        samples.append(Sample(text, tuple(ids), float(logps[row, : len(ids)].sum()), bool(finished[row])))
-    return [samples[i * n : (i + 1) * n] for i in range(prompts)]
-
-
-# ------------------------------------------------------------------------------------------------- transformers' generate
+# ------------------------------------------------------------------------------------------------- transformers' `generate`
 
 
 def _generate(
-    policy: Policy,
-    indices: Sequence[int],
-    prompts: Sequence[list[int]],
-    n: int,
-    options: SamplingOptions,
-    seed: int,
-    on_token: OnToken | None,
-) -> list[list[Sample]]:
-    """The same through transformers' own `generate`, scored afterwards by `logprobs`."""
-    device, tokenizer = policy.device, policy.tokenizer
-    longest = max(map(len, prompts))
-    pad = cast(int, tokenizer.pad_token_id)
-    ids = torch.full((len(prompts), longest), pad, device=device)
+    policy: Policy, prompts: Sequence[list[int]], n: int, options: SamplingOptions, responses: _Responses, seed: int
+) -> None:
+    """The same through transformers' own `generate`, which is made to take the tokens that we draw."""
+    device, longest = policy.device, max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), cast(int, policy.tokenizer.pad_token_id), device=device)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         where = slice(0, len(prompt)) if policy.is_encoder_decoder else slice(longest - len(prompt), longest)
         ids[row, where] = torch.tensor(prompt, device=device)
         mask[row, where] = 1
-    room = options.max_new_tokens if policy.is_encoder_decoder else policy.context_length - longest
-    warping: dict[str, Any] = {"do_sample": False}
-    if options.temperature:
-        warping = {"do_sample": True, "temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
-    stopping = {"stop_strings": list(options.stop), "tokenizer": tokenizer} if options.stop else {}
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, "sample", *indices))
-        generated = cast(Any, policy.model).generate(
+    steps = min(options.max_new_tokens, policy.context_length - (0 if policy.is_encoder_decoder else longest))
+    responses.begin(steps, seed)
+    picks = _Picks(options, responses, None if policy.is_encoder_decoder else _padded_history(prompts, n, device))
+    with _plain_generation(policy):
+        cast(Any, policy.model).generate(
             input_ids=ids.repeat_interleave(n, 0),
             attention_mask=mask.repeat_interleave(n, 0),
-            max_new_tokens=min(options.max_new_tokens, room),
-            repetition_penalty=options.repetition_penalty,
-            pad_token_id=pad,
-            **warping,
-            **stopping,
+            max_new_tokens=steps,
+            do_sample=False,
+            logits_processor=LogitsProcessorList([picks]),
+            stopping_criteria=StoppingCriteriaList([_AllPicked(picks)]),
         )
-    generated = generated[:, 1 if policy.is_encoder_decoder else longest :].tolist()
-    end_tokens = set(_end_tokens(policy).tolist())
-    responses = []
-    for row in generated:
-        end = next((t for t, token in enumerate(row) if token in end_tokens), None)
-        kept = row if end is None else row[: end + 1]
-        if end is None and options.stop:
-            while kept and kept[-1] == pad:  # rows that met a stop string are padded up to the longest
-                kept = kept[:-1]
-        responses.append(kept)
-    trees = [logprobs.Tree(prompt, responses[i * n : (i + 1) * n]) for i, prompt in enumerate(prompts)]
-    logps = policy.token_logps(trees).sums().tolist()
-    out: list[list[Sample]] = []
-    for i in range(len(prompts)):
-        out.append([])
-        for j in range(n):
-            row = responses[i * n + j]
-            full = policy.decode(row)
-            text = _cut(full, options.stop)
-            out[-1].append(Sample(text, tuple(row), logps[i * n + j], row[-1] in end_tokens or text != full))
-            if on_token is not None:
-                on_token(indices[i], j, text)
-    return out
 
+
+class _Picks(LogitsProcessor):
+    """Draws the next tokens itself and leaves `generate`, which then takes the likeliest, no other choice."""
+
+    def __init__(self, options: SamplingOptions, responses: _Responses, prompts: Tensor | None) -> None:
+        self._options, self._responses, self._prompts = options, responses, prompts
+        self._processors = _processors(options)
+        self._step = 0
+        self.alive = torch.ones(len(responses.uniforms), dtype=torch.bool, device=responses.uniforms.device)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Any:
+        steps = self._responses.uniforms.shape[1]
+        uniform = self._responses.uniforms[:, min(self._step, steps - 1)]
+        history: Tensor = input_ids
+        if self._prompts is not None:  # without the padding, which a repetition penalty would count as used
+            history = torch.cat([self._prompts, input_ids[:, self._prompts.shape[1] :]], 1)
+        picked, logp = _pick(scores, history, self._processors, self._options, uniform)
+        if self._step < steps:  # on a GPU `generate` looks late whether it may stop
+            rows = self.alive.nonzero().squeeze(1)
+            self.alive[rows[self._responses.take(self._step, rows, picked[rows], logp[rows])]] = False
+        self._step += 1
+        return torch.full_like(scores, -torch.inf).scatter_(1, picked[:, None], 0.0)
+
+
+class _AllPicked(StoppingCriteria):
+    """Stops the rows that `_Picks` has ended."""
+
+    def __init__(self, picks: _Picks) -> None:
+        self._picks = picks
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
+        return ~self._picks.alive
+
+
+@contextlib.contextmanager
+def _plain_generation(policy: Policy) -> Iterator[None]:
+    """Without the decoding habits a model's folder may bring (beams, forced tokens, n-gram bans): the policy as it is."""
+    base: PreTrainedModel = policy.base
+    own = base.generation_config
+    base.generation_config = GenerationConfig(
+        bos_token_id=policy.tokenizer.bos_token_id,
+        eos_token_id=end_tokens(policy),
+        pad_token_id=policy.tokenizer.pad_token_id,
+        decoder_start_token_id=getattr(base.config, "decoder_start_token_id", None),
+    )
+    try:
+        yield
+    finally:
+        base.generation_config = own

@@ -17,7 +17,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,7 +25,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from paperworks.core.errors import OptionError, TrainingDiverged
+from paperworks.core.errors import DataError, OptionError, TrainingDiverged
 from paperworks.core.options import check_ranges, option
 from paperworks.core.seeding import seed_everything, torch_generator
 from paperworks.language import checkpoints, logprobs
@@ -79,7 +79,8 @@ class TrainResult:
     best_step: int
     seconds: float
     warnings: Sequence[str]
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str]
+    held_out_values: Mapping[str, Sequence[float]]  # the objective's metrics, a value a held-out row; runs with a folder
 
 
 class Interrupted(KeyboardInterrupt):
@@ -101,11 +102,12 @@ def train(
     on_step: OnStep | None = None,
     on_evaluation: OnStep | None = None,
     on_note: Callable[[str], None] | None = None,
-    cache_reference: bool = True,
+    cache_reference: bool = False,
 ) -> TrainResult:
     """Train `policy` in place on `dataset`.
 
-    `folder` receives checkpoints (`folder/checkpoints`); without one nothing is written and a run cannot be resumed.
+    `folder` receives checkpoints (`folder/checkpoints`); without one no checkpoint is written and a run cannot be resumed.
+    Reference log-probabilities are kept on disk for other runs where there is a folder, or with `cache_reference`.
     With `resume` the newest checkpoint there is taken up; on a CPU the result is the uninterrupted run's bit for bit.
     Raises TrainingDiverged (the last checkpoint stays), Interrupted on Ctrl-C (a checkpoint is written first), DataError,
     OptionError.
@@ -171,7 +173,7 @@ class _Loop:
             self._note(line)
         self.plan = Plan(len(self.data), options)
         self.model_hash = ""
-        if self.objective.needs_reference and cache_reference and self.folder is not None:
+        if self.objective.needs_reference and (cache_reference or self.folder is not None):
             self.model_hash = (policy.reference() if policy.has_adapters else policy).content_hash()
         self.reference = self._reference(self.data, self._planned_rows())
         self.held_out_reference = self._reference(self.held_out, range(len(self.held_out or ())))
@@ -210,7 +212,11 @@ class _Loop:
     def _tokenise_held_out(self, held_out: Dataset[Any] | None) -> Items | None:
         if held_out is None or not len(held_out):
             return None
-        _, prepared = self.objective.prepare(held_out, self.policy, seed=self.options.seed)
+        try:
+            _, prepared = self.objective.prepare(held_out, self.policy, seed=self.options.seed)
+        except DataError as error:
+            self._note(f"no evaluation: the held-out rows do not serve this objective ({error})")
+            return None
         return self._tokenise(prepared)
 
     def _planned_rows(self) -> list[int]:
@@ -406,6 +412,19 @@ class _Loop:
             means.add_all(self.objective.metrics(batch), batch.weight)
         return means.reduced(self._reduced)
 
+    @torch.no_grad()
+    def _held_out_values(self) -> dict[str, list[float]]:
+        """The objective's metrics of every held-out row."""
+        assert self.held_out is not None
+        self.model.eval()
+        rows = range(len(self.held_out))
+        out: dict[str, list[float]] = {}
+        for chunk in _chunks(rows, self.options.micro_batch):
+            batch = self._batch(self.held_out, chunk, self.held_out_reference, None)
+            for name, values in self.objective.metrics(batch).items():
+                out.setdefault(name, []).extend(values.tolist())
+        return out
+
     def _consider(self, step: int) -> None:
         """Evaluate, and keep the weights when their held-out loss is the lowest so far."""
         values = self._evaluate()
@@ -477,6 +496,7 @@ class _Loop:
             seconds=time.perf_counter() - began,
             warnings=self.warnings,
             notes=self.notes,
+            held_out_values=self._held_out_values() if self.folder is not None and self.held_out is not None else {},
         )
 
     def _report(self, done: int, values: Mapping[str, float]) -> None:

@@ -187,8 +187,8 @@ class PairObjective(Objective):
         return {
             "accuracy": (margin > 0).to(margin.dtype) + 0.5 * (margin == 0).to(margin.dtype),
             "margin": margin,
-            "logp_chosen": batch.chosen.policy,
-            "logp_rejected": batch.rejected.policy,
+            "logp_chosen": batch.chosen.policy.detach(),
+            "logp_rejected": batch.rejected.policy.detach(),
         }
 
 
@@ -214,7 +214,7 @@ class FeedbackObjective(Objective):
 
     @torch.no_grad()
     def metrics(self, batch: FeedbackLogps) -> dict[str, Float[Tensor, " items"]]:
-        return {"reward": self.implicit_reward(batch.response), "logp": batch.response.policy}
+        return {"reward": self.implicit_reward(batch.response), "logp": batch.response.policy.detach()}
 
 
 class DemonstrationObjective(Objective):
@@ -239,7 +239,7 @@ class DemonstrationObjective(Objective):
 
     @torch.no_grad()
     def metrics(self, batch: DemonstrationLogps) -> dict[str, Float[Tensor, " items"]]:
-        return {"logp": batch.response.policy}
+        return {"logp": batch.response.policy.detach()}
 
 
 def require(holds: bool, option: str, value: object, expected: str, advice: str = "") -> None:

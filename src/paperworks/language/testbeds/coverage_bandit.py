@@ -1,8 +1,9 @@
 """A bandit whose preference data cover only some responses: where a policy can be fooled by responses it has no data on.
 
-One prompt, K responses with Gaussian features. The true reward is linear on the covered responses; outside, the linear
-extrapolation is mostly wrong and low. Pairs come from covered responses only. The policy is log-linear, so that fitting the
-pairs also moves the others. Rewards, KL and masses are exact sums; seeds and grid points train as one batched program.
+One prompt, K responses with Gaussian features. The true reward is linear on the covered responses; outside, the
+linear extrapolation is mostly wrong and low. Pairs come from covered responses only. The policy is log-linear, so
+that fitting the pairs also moves the others. Rewards, KL and masses are exact sums; seeds and grid points train as
+one batched program.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class CoverageBandit:
     log_reference: Float[Tensor, "seeds responses"]
     lengths: Float[Tensor, "seeds responses"]  # tokens a response, used by per-token averages only
 
-    def log_policy(self, weights: Float[Tensor, "*points seeds dimensions"]) -> Float[Tensor, "*points seeds responses"]:
+    def log_policy(
+        self, weights: Float[Tensor, "*points seeds dimensions"]
+    ) -> Float[Tensor, "*points seeds responses"]:
         """log pi of pi proportional to pi_ref exp(features . weights)."""
         linear = (self.features @ weights[..., None])[..., 0]
         return torch.log_softmax(self.log_reference + linear, dim=-1)
@@ -59,14 +62,31 @@ class Course:
     kl: Float[Tensor, "records points seeds"]  # KL(pi || pi_ref), nats
     held_out: Float[Tensor, "records points seeds"]  # the objective's preference loss on held-out pairs
 
+    def at(self, stop: str = "last") -> dict[str, Float[Tensor, "points seeds"]]:
+        """reward, outside, logp_chosen and kl where training stops: at the `last` step, at the lowest loss on `held-out`
+        pairs, or at the highest true reward (`oracle`, which nobody has in practice)."""
+        when = {
+            "last": torch.full_like(self.held_out[0], len(self.steps) - 1, dtype=torch.long),
+            "held-out": self.held_out.argmin(0),
+            "oracle": self.reward.argmax(0),
+        }[stop]
+        columns = {"reward": self.reward, "outside": self.outside, "logp_chosen": self.logp_chosen, "kl": self.kl}
+        return {name: values.gather(0, when[None])[0] for name, values in columns.items()}
+
 
 def make_bandit(
-    seeds: Sequence[int], *, responses: int = 100, covered: int = 30, dimensions: int = 20, preference_for_covered: float = 1.0
+    seeds: Sequence[int],
+    *,
+    responses: int = 100,
+    covered: int = 30,
+    dimensions: int = 20,
+    preference_for_covered: float = 1.0,
 ) -> CoverageBandit:
     """Worlds with `covered` of `responses` responses covered by the data.
 
-    Features are N(0, I / dimensions); the linear reward has mean 0 and deviation 1 over all responses; a response that is
-    not covered has reward 0.2 * linear - 1. The reference prefers covered responses by `preference_for_covered` nats.
+    Features are N(0, I / dimensions); the linear reward has mean 0 and deviation 1 over all responses; a response
+    that is not covered has reward 0.2 * linear - 1. The reference prefers covered responses by
+    `preference_for_covered` nats.
     """
     if not 2 <= covered <= responses:
         raise OptionError(f"option covered={covered}: expected 2 to {responses}, the number of responses")
@@ -90,7 +110,8 @@ def draw_covered_pairs(
 ) -> CoveredPairs:
     """`count` Bradley-Terry pairs a seed, each of two different covered responses drawn uniformly.
 
-    base: "reference" draws the baseline responses from pi_ref, "covered" uniformly from the covered responses; both once.
+    base: "reference" draws the baseline responses from pi_ref, "covered" uniformly from the covered responses; both
+    once.
     """
     if base not in ("reference", "covered"):
         raise OptionError(f"option base={base}: expected reference or covered")
@@ -125,7 +146,9 @@ def train(
     kl_penalties: for each objective a coefficient of the exact KL(pi || pi_ref), which HyPO estimates from samples.
     Recorded are every `record_every`-th step and the last.
     """
-    penalties = torch.tensor([0.0] * len(objectives) if kl_penalties is None else list(kl_penalties), dtype=torch.float64)
+    penalties = torch.tensor(
+        [0.0] * len(objectives) if kl_penalties is None else list(kl_penalties), dtype=torch.float64
+    )
     seeds, _, dimensions = bandit.features.shape
     weights = torch.zeros(len(objectives), seeds, dimensions, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([weights], lr=learning_rate)
@@ -140,9 +163,30 @@ def train(
             records.append(_record(bandit, logp.detach(), kl.detach(), training, validation))
         if step < steps:
             adam.zero_grad()
-            (training.losses(logp).sum() + (penalties[:, None] * kl).sum()).backward()
+            total = training.losses(logp).sum()
+            if kl_penalties is not None:
+                total = total + (penalties[:, None] * kl).sum()
+            total.backward()
             adam.step()
     return Course(torch.tensor(at), *(torch.stack(parts) for parts in zip(*records, strict=True)))
+
+
+def run(
+    objectives: Sequence[PairObjective],
+    seeds: Sequence[int],
+    *,
+    covered: int = 30,
+    pairs: int = 200,
+    held_out_pairs: int = 100,
+    base: str = "reference",
+    kl_penalties: Sequence[float] | None = None,
+    steps: int = 1500,
+) -> Course:
+    """Make the seeds' worlds and pairs, and train every objective on them."""
+    bandit = make_bandit(seeds, covered=covered)
+    training = draw_covered_pairs(bandit, seeds, pairs, base=base)
+    held_out = draw_covered_pairs(bandit, seeds, held_out_pairs, stream="held out", base=base)
+    return train(bandit, objectives, training, held_out, kl_penalties=kl_penalties, steps=steps)
 
 
 class _Scorer:

@@ -1,8 +1,9 @@
 """Token MDPs small enough to enumerate: every response is one row of a tensor, so theory is tested to 1e-6.
 
-A response is a string over a small vocabulary that ends with the end token or at the horizon. The policy is a table of
-logits, one row a prefix, and can represent every distribution over responses; the optimum of the KL-regularised reward,
-its value, KL and regret have closed forms. There is one prompt. Nothing is sampled here, and float64 is used throughout.
+A response is a string over a small vocabulary that ends with the end token or at the horizon. The policy is a table
+of logits, one row a prefix, and can represent every distribution over responses; the optimum of the KL-regularised
+reward, its value, KL and regret have closed forms. There is one prompt. Nothing is sampled here, and float64 is used
+throughout.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ class TokenMDP:
 def random_token_mdp(seed: int, *, vocabulary: int = 3, horizon: int = 4, reward_scale: float = 1.0) -> TokenMDP:
     """A token MDP with Gaussian reference logits and Gaussian response rewards (standard deviation `reward_scale`).
 
-    vocabulary=3, horizon=4 has 121 responses and 40 prefixes. Raises OptionError where there would be too many responses.
+    vocabulary=3, horizon=4 has 121 responses and 40 prefixes. Raises OptionError where there would be too many
+    responses.
     """
     if vocabulary < 1 or horizon < 1 or vocabulary**horizon > LARGEST:
         raise OptionError(

@@ -17,7 +17,8 @@ from paperworks.language.objectives.objective import Objective
 def losses_of_problems(objective: Objective, batch: Any, problems: int) -> Float[Tensor, " problems"]:
     """The objective's loss of every problem, from a batch that holds the problems' items one after the other.
 
-    Every problem has the same number of items. The sum over problems can be minimised in their stead: no gradient crosses.
+    Every problem has the same number of items. The sum over problems can be minimised in their stead: no gradient
+    crosses.
     """
     values, weights = objective.terms(batch), objective.weights(batch)
     total = None

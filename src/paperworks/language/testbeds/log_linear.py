@@ -1,8 +1,9 @@
 """Log-linear policies on noisy preferences: the setting in which the theory of DPO is proved.
 
-A policy is softmax(phi . theta) over the actions of a context; the reference is uniform; the reward is linear, so that the
-optimum of the KL-regularised value is in the family and every policy's value is a finite sum. All seeds are one batched
-tensor program, and fits are exact (Newton). What an objective sees are ordinary ResponseLogps, as in a language model.
+A policy is softmax(phi . theta) over the actions of a context; the reference is uniform; the reward is linear, so
+that the optimum of the KL-regularised value is in the family and every policy's value is a finite sum. All seeds are
+one batched tensor program, and fits are exact (Newton). What an objective sees are ordinary ResponseLogps, as in a
+language model.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class ActionPairs:
     context: Int[Tensor, "seeds pairs"]
     preferred: Int[Tensor, "seeds pairs"]
     other: Int[Tensor, "seeds pairs"]
-    flip_threshold: Float[Tensor, "seeds pairs"]  # uniform in [0, 1): the label is flipped where it is below the flip rate
+    flip_threshold: Float[
+        Tensor, "seeds pairs"
+    ]  # uniform in [0, 1): the label is flipped where it is below the flip rate
 
     def labelled(self, flip_rate: float) -> tuple[Int[Tensor, "seeds pairs"], Int[Tensor, "seeds pairs"]]:
         """(chosen, rejected) after flips. A pair flipped at a lower rate is also flipped at every higher one."""
@@ -86,7 +89,13 @@ class ActionPairs:
 
 
 def make_world(
-    seeds: Sequence[int], *, contexts: int = 200, actions: int = 16, dimensions: int = 8, norm: float = 4.0, beta: float = 1.0
+    seeds: Sequence[int],
+    *,
+    contexts: int = 200,
+    actions: int = 16,
+    dimensions: int = 8,
+    norm: float = 4.0,
+    beta: float = 1.0,
 ) -> LogLinearWorld:
     """Worlds with features N(0, I / dimensions) and theta_star in a uniform direction with the given norm."""
     features, directions = [], []
@@ -169,7 +178,9 @@ def best_by(
     flip_rate: float,
 ) -> tuple[Fit, Int[Tensor, " seeds"]]:
     """For each seed the candidate with the lowest mean criterion on (noisy) validation pairs, and its index."""
-    losses = torch.stack([mean_loss(world, candidate.theta, criterion, validation, flip_rate) for candidate in candidates])
+    losses = torch.stack(
+        [mean_loss(world, candidate.theta, criterion, validation, flip_rate) for candidate in candidates]
+    )
     index = losses.argmin(0)
     seeds = torch.arange(len(index))
     theta = torch.stack([candidate.theta for candidate in candidates])[index, seeds]

@@ -60,12 +60,12 @@ def minimise(
     """Minimise every problem's twice differentiable loss from its row of `start`.
 
     Each step solves (H + d I) s = -g with a damping d of the problem's own, which falls after a step that lowers the
-    loss and rises after one that does not (Levenberg and Marquardt), so that flat directions and saddle points do no harm.
-    A problem whose gradient's largest entry is at most `tolerance` stays where it is, so that its result does not depend on
-    the others; the search ends when all have, or after `max_steps`.
+    loss and rises after one that does not (Levenberg and Marquardt), so that flat directions and saddle points do no
+    harm. A problem whose gradient's largest entry is at most `tolerance` stays where it is, so that its result does
+    not depend on the others; the search ends when all have, or after `max_steps`.
     """
     point = start.detach().clone()
-    problems, unknowns = point.shape
+    problems = len(point)
     damping = torch.full((problems,), 1e-3, dtype=point.dtype)
     value, gradient, hessian = _derivatives(loss, point)
     steps = 0

@@ -1,8 +1,9 @@
 """Short generated reviews: text continuations whose sentiment an outside scorer can judge, and real text of that shape.
 
-A prompt is an opening ("The acting in this film was"), a response finishes it (" very dull, but the music was superb.").
-Two topics give prompts in and out of distribution; response styles give template families, with a check whether a text
-belongs to one; the number of clauses gives lengths. Everything follows from the seed. Nothing here scores or trains.
+A prompt is an opening ("The acting in this film was"), a response finishes it (" very dull, but the music was
+superb."). Two topics give prompts in and out of distribution; response styles give template families, with a check
+whether a text belongs to one; the number of clauses gives lengths. Everything follows from the seed. Nothing here
+scores or trains.
 """
 
 from __future__ import annotations
@@ -25,11 +26,19 @@ RewardFunction = Callable[[list[str], list[str]], Any]  # prompts, responses -> 
 
 TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "films": (
-        ("The {noun} in this film was", "I thought the {noun} of the film was", "For a film like this the {noun} was"),
+        (
+            "The {noun} in this film was",
+            "I thought the {noun} of the film was",
+            "In a film of this sort the {noun} was",
+        ),
         words.FILM_NOUNS,
     ),
     "hotels": (
-        ("At this hotel the {noun} was", "On our last visit we found that the {noun} was", "To us the {noun} there was"),
+        (
+            "At this hotel the {noun} was",
+            "On our last visit we found that the {noun} was",
+            "To us the {noun} there was",
+        ),
         words.HOTEL_NOUNS,
     ),
 }
@@ -70,9 +79,10 @@ def generate_reviews(
 ) -> list[Review]:
     """`n` reviews; the first ones are the same whatever n is.
 
-    Each has a leaning of its own, uniform from all bad to all good, so that sentiment spreads over the whole range; a style
-    of `styles`; and a number of clauses in the range `clauses`, (1, 5) for lengths that vary widely. A single clause belongs
-    to every style: ask for at least 2 where styles must be told apart. Raises OptionError for an unknown topic or style.
+    Each has a leaning of its own, uniform from all bad to all good, so that sentiment spreads over the whole range; a
+    style of `styles`; and a number of clauses in the range `clauses`, (1, 5) for lengths that vary widely. A single
+    clause belongs to every style: ask for at least 2 where styles must be told apart. Raises OptionError for an
+    unknown topic or style.
     """
     low, high = clauses
     if not 1 <= low <= high <= MOST_CLAUSES:
@@ -134,9 +144,9 @@ def label_pairs(
     """Preference rows labelled by utility = scale * reward + length_bias * words.
 
     noise: `none` prefers the higher utility (a seeded coin where both are the same); `bt` prefers a with probability
-    sigmoid(utility of a - utility of b). Pairs of identical responses teach nothing and are left out. For labels that are
-    flipped at random pass the rows to data.flip_preferences. Raises OptionError for another noise or lists of unequal
-    length, RewardError where the reward fails or does not give one finite number a response.
+    sigmoid(utility of a - utility of b). Pairs of identical responses teach nothing and are left out. For labels that
+    are flipped at random pass the rows to data.flip_preferences. Raises OptionError for another noise or lists of
+    unequal length, RewardError where the reward fails or does not give one finite number a response.
     """
     if noise not in ("none", "bt"):
         raise OptionError(f"option noise={noise}: expected none or bt{did_you_mean(noise, ('none', 'bt'))}")
@@ -166,8 +176,8 @@ def label_pairs(
 def load_sst2(path: str | Path, *, prompt_words: int = 4, label: int | None = None) -> list[Review]:
     """Real sentences (SST-2's `sentence<TAB>label` lines) in the same shape: the first words are the prompt.
 
-    Sentences with no more than `prompt_words` words have nothing to continue and are left out; with `label` 0 (negative)
-    or 1 (positive) only those are kept. Raises DataError where the file cannot be read or nothing is left.
+    Sentences with no more than `prompt_words` words have nothing to continue and are left out; with `label` 0
+    (negative) or 1 (positive) only those are kept. Raises DataError where the file cannot be read or nothing is left.
     """
     if prompt_words < 1:
         raise OptionError(f"option prompt_words={prompt_words}: expected at least 1")
@@ -213,11 +223,16 @@ def _either(choices: Iterable[str]) -> str:
 
 
 def _regex(shape: str) -> str:
-    return re.escape(shape).replace(r"\{", "{").replace(r"\}", "}").format(
-        noun=_either((*words.FILM_NOUNS, *words.HOTEL_NOUNS)),
-        degree=f"{_either(f'{word} ' for word in words.DEGREES if word)}?",
-        adjective=_either((*words.GOOD, *words.BAD, *words.NEUTRAL)),
-        verb=_either((*words.GOOD_VERBS, *words.BAD_VERBS, *words.NEUTRAL_VERBS)),
+    return (
+        re.escape(shape)
+        .replace(r"\{", "{")
+        .replace(r"\}", "}")
+        .format(
+            noun=_either((*words.FILM_NOUNS, *words.HOTEL_NOUNS)),
+            degree=f"{_either(f'{word} ' for word in words.DEGREES if word)}?",
+            adjective=_either((*words.GOOD, *words.BAD, *words.NEUTRAL)),
+            verb=_either((*words.GOOD_VERBS, *words.BAD_VERBS, *words.NEUTRAL_VERBS)),
+        )
     )
 
 
@@ -229,7 +244,8 @@ def _pattern(style: str) -> re.Pattern[str]:
 def _checked(reward: RewardFunction) -> CheckedReward:
     if isinstance(reward, CheckedReward):
         return reward
-    return CheckedReward(getattr(reward, "name", None) or getattr(reward, "__name__", "reward"), reward)
+    name = getattr(reward, "name", None) or getattr(reward, "__name__", "reward")
+    return CheckedReward(str(name), reward)
 
 
 def _sigmoid(value: float) -> float:

@@ -1,8 +1,8 @@
 """A unigram language model with an end token: likelihoods, lengths, quality and KL are exact, and length can confound.
 
-A response is a string of independent tokens that stops at the end token or at the cap. Its quality is the mean value of its
-content tokens; annotators who judge quality may also like (or dislike) length. The policy is one row of logits. All seeds
-and grid points are one batched program.
+A response is a string of independent tokens that stops at the end token or at the cap. Its quality is the mean value
+of its content tokens; annotators who judge quality may also like (or dislike) length. The policy is one row of
+logits. All seeds and grid points are one batched program.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from torch import Tensor
 
 from paperworks.core.errors import OptionError
 from paperworks.core.seeding import torch_generator
-from paperworks.language.objectives.objective import FeedbackLogps, FeedbackObjective, Objective, PairLogps, ResponseLogps
+from paperworks.language.objectives.objective import (
+    FeedbackLogps,
+    FeedbackObjective,
+    Objective,
+    PairLogps,
+    ResponseLogps,
+)
 from paperworks.language.testbeds.independent import losses_of_problems
 
 QUALITY_SCALE = 3.0  # quality is this times the mean token value
@@ -128,7 +134,7 @@ def train_unigram(
     has one prompt, so that a mismatched pair is any response: KTO's KL estimate is the mean log-ratio of the step.
     """
     responses = torch.cat([pairs.chosen.counts, pairs.rejected.counts], dim=1)
-    tokens, reference = responses.sum(-1), responses @ world.log_reference
+    scorer = _Scorer(world, responses)
     start = world.log_reference.expand(len(objectives), len(responses), -1)
     logits = start.clone().requires_grad_(True)
     adam = torch.optim.Adam([logits], lr=learning_rate)
@@ -136,40 +142,55 @@ def train_unigram(
         adam.zero_grad()
         logp = torch.log_softmax(logits, dim=-1)
         policy = (responses @ logp.permute(1, 2, 0)).permute(2, 0, 1)  # every grid point's scores in one product
-        losses = [
-            _losses(objective, ResponseLogps(scores, tokens, reference))
-            for objective, scores in zip(objectives, policy, strict=True)
-        ]
-        torch.stack(losses).sum().backward()
+        scorer.losses(objectives, policy).sum().backward()
         adam.step()
     return logits.detach()
 
 
-def _losses(objective: Objective, responses: ResponseLogps) -> Float[Tensor, " seeds"]:
-    """Each seed's loss; `responses` holds [seeds, responses] scores, the chosen ones first, then the rejected."""
-    assert responses.reference is not None
-    seeds, count = responses.policy.shape
-    parts = (responses.policy, responses.tokens, responses.reference)
-    if not isinstance(objective, FeedbackObjective):
-        half = count // 2
-        chosen = ResponseLogps(*(part[:, :half].flatten() for part in parts))
-        rejected = ResponseLogps(*(part[:, half:].flatten() for part in parts))
-        weight = torch.ones_like(chosen.policy)
-        return losses_of_problems(objective, PairLogps(chosen, rejected, weight), seeds)
-    desirable = (torch.arange(count) < count // 2).to(responses.policy.dtype)
-    losses = []  # the KL estimate is one number a batch, so that every seed is a batch of its own
-    for seed in range(seeds):
-        response = ResponseLogps(*(part[seed] for part in parts))
-        kl = response.log_ratio.detach().mean()
-        losses.append(losses_of_problems(objective, FeedbackLogps(response, desirable, torch.ones_like(desirable), kl), 1))
-    return torch.cat(losses)
+class _Scorer:
+    """Losses from scores [points, seeds, responses], chosen responses first; what never changes is computed once."""
+
+    def __init__(self, world: UnigramWorld, responses: Float[Tensor, "seeds responses tokens"]) -> None:
+        self.seeds, count, _ = responses.shape
+        self.half = count // 2
+        self.tokens, self.reference = responses.sum(-1), responses @ world.log_reference
+        self.desirable = (torch.arange(count) < self.half).to(responses.dtype)
+        self.weight = responses.new_ones(self.seeds * self.half)
+        self.fixed = [(self._roles(self.tokens)[role], self._roles(self.reference)[role]) for role in (0, 1)]
+
+    def losses(
+        self, objectives: Sequence[Objective], policy: Float[Tensor, "points seeds responses"]
+    ) -> Float[Tensor, "points seeds"]:
+        chosen, rejected = self._roles(policy)
+        losses = []
+        for objective, scores, of_chosen, of_rejected in zip(objectives, policy, chosen, rejected, strict=True):
+            if isinstance(objective, FeedbackObjective):
+                losses.append(self._feedback_losses(objective, scores))
+                continue
+            pair = PairLogps(
+                ResponseLogps(of_chosen, *self.fixed[0]), ResponseLogps(of_rejected, *self.fixed[1]), self.weight
+            )
+            losses.append(losses_of_problems(objective, pair, self.seeds))
+        return torch.stack(losses)
+
+    def _roles(self, values: Float[Tensor, "*points seeds responses"]) -> tuple[Tensor, Tensor]:
+        return values[..., : self.half].flatten(-2), values[..., self.half :].flatten(-2)
+
+    def _feedback_losses(self, objective: Objective, policy: Float[Tensor, "seeds responses"]) -> Tensor:
+        def of_seed(scores: Tensor, tokens: Tensor, reference: Tensor) -> Tensor:
+            response = ResponseLogps(scores, tokens, reference)
+            kl = response.log_ratio.detach().mean()  # one number a batch, so that every seed is a batch of its own
+            batch = FeedbackLogps(response, self.desirable, torch.ones_like(self.desirable), kl)
+            return losses_of_problems(objective, batch, 1)
+
+        return torch.func.vmap(of_seed)(policy, self.tokens, self.reference).flatten()
 
 
 def at_kl(target: float, kl: Float[Tensor, " points"], value: Float[Tensor, " points"]) -> float:
     """A value at `target` nats of KL, linear in KL between the grid points just below and just above it.
 
-    NaN where the grid has no point on one side, or where the two are more than a factor WIDEST_GAP apart in KL: then the
-    grid says nothing about that KL.
+    NaN where the grid has no point on one side, or where the two are more than a factor WIDEST_GAP apart in KL: then
+    the grid says nothing about that KL.
     """
     order = kl.argsort()
     nats, values = kl[order], value[order]

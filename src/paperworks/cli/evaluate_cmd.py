@@ -1,0 +1,89 @@
+"""`paperworks evaluate`: measure a model on rows and on its own samples, with 95% intervals."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from paperworks.cli.train_cmd import add_data_arguments, add_model_arguments, data_values
+from paperworks.core.errors import OptionError
+from paperworks.core.options import Parser, add_dataclass_arguments, given_options, load_yaml
+
+HELP = "Measure a model: preference accuracy, perplexity, KL to a reference, reward and length of its samples."
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command's arguments."""
+    from paperworks.language.evaluate_job import MeasureOptions
+
+    parser = Parser(prog="paperworks evaluate", description=HELP)
+    add_model_arguments(parser, lora=False)
+    add_data_arguments(parser, held_out=False)
+    group = parser.add_argument_group("against what")
+    group.add_argument("--schema", help="auto, preference, feedback, demonstration or prompt (default auto)")
+    group.add_argument(
+        "--reference", metavar="MODEL", help="for accuracy by log-ratio and for KL; none: without (default: for adapters"
+        " the model beneath them, else none)",
+    )
+    group.add_argument(
+        "--reward", nargs="+", action="extend", metavar="R",
+        help="of its samples: sentiment, lexicon, length, or your own as FILE.py:function",
+    )  # fmt: skip
+    add_dataclass_arguments(parser, MeasureOptions, group="measuring")
+    run = parser.add_argument_group("run")
+    run.add_argument("--out", metavar="DIR", help="keep the figures, every row and every sample in this run folder")
+    run.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    run.add_argument("--config", metavar="FILE", help="a run.yaml to start from; options given here override it")
+    run.add_argument("--quiet", action="store_true", help="no progress")
+    run.add_argument("--json", action="store_true", help="a JSON object for programs")
+    return parser.parse_args(argv)
+
+
+def job_values(args: argparse.Namespace) -> dict[str, Any]:
+    """The configuration of a job: the command line's options over those of --config."""
+    from paperworks.language.evaluate_job import MeasureOptions
+
+    values = load_yaml(args.config) if args.config else {}
+    source = values.get("data") or {}
+    values["data"] = data_values(args, source if isinstance(source, dict) else {"path": source})
+    values["measure"] = {**(values.get("measure") or {}), **given_options(MeasureOptions, args)}
+    for name in ("model", "precision", "device", "chat_template", "schema", "reference"):
+        if getattr(args, name) is not None:
+            values[name] = getattr(args, name)
+    if args.reward:
+        values["rewards"] = args.reward
+    if "model" not in values:
+        raise OptionError("give the model to measure: --model ID, FOLDER, smollm2-135m or tiny")
+    return values
+
+
+def run(args: argparse.Namespace) -> int:
+    from paperworks.core.progress import Progress, table
+    from paperworks.language.evaluate_job import Figure, evaluate_job, job_from_config
+
+    job = job_from_config(job_values(args))
+    with Progress(quiet=args.quiet) as progress:
+        found = evaluate_job(job, args.out, overwrite=args.overwrite, progress=progress)
+    if args.json:
+        import json
+
+        from paperworks.core.files import json_value
+
+        print(json.dumps(json_value({"model": job.model, **found.as_dict()}), indent=2, ensure_ascii=False))
+        return 0
+
+    def cells(figure: Figure) -> tuple[str, ...]:
+        spec = ".1f" if figure.name == "tokens" else ".3f"
+        interval = figure.interval
+        bounds = "" if math.isnan(interval.low) else f"[{interval.low:{spec}}, {interval.high:{spec}}]"
+        return figure.label, f"{interval.mean:{spec}}", bounds, figure.unit, figure.of
+
+    columns = ("measure", "mean", "95% interval", "unit", "of")
+    table([cells(figure) for figure in found.figures], columns, f"{job.model} on {job.data.path}", right=columns[1:3])
+    for note in found.notes:
+        print(f"note: {note}")
+    if args.out:
+        print(f"kept in {args.out}: results.json, rows.jsonl, samples.jsonl")
+    return 0

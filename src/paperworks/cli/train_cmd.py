@@ -1,0 +1,187 @@
+"""`paperworks train OBJECTIVE`: train a model on your own data."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from paperworks.core.errors import OptionError
+from paperworks.core.options import Parser, add_dataclass_arguments, given_options, load_yaml
+
+HELP = "Train a model on your own preferences, feedback or demonstrations."
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command's arguments; the objective named decides which options there are."""
+    from paperworks.language.objectives import load_objective_file, objective_class, objective_names
+
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--objective-file")
+    first.add_argument("--config")
+    known, _ = first.parse_known_args(list(argv))
+    config = load_yaml(known.config) if known.config else {}
+    file = known.objective_file or config.get("objective_file")
+    if file:
+        load_objective_file(file)
+    name = argv[0] if argv and not argv[0].startswith("-") else config.get("objective")
+    if name is None:
+        parser = _parser("OBJECTIVE", None)
+        parser.epilog = f"objectives: {', '.join(objective_names())}; `paperworks train dpo --help` lists its options"
+        if any(word in ("-h", "--help") for word in argv):
+            parser.parse_args(["-h"])
+        raise OptionError(f"train: name an objective: paperworks train OBJECTIVE (known: {', '.join(objective_names())})")
+    cls = objective_class(name)
+    args = _parser(cls.name, cls).parse_args(list(argv) if argv and argv[0] == name else [name, *argv])
+    args.objective_class, args.config_values = cls, config
+    return args
+
+
+def _parser(name: str, cls: type | None) -> Parser:
+    from paperworks.language.training import TrainOptions
+
+    about = HELP if cls is None else (cls.__doc__ or HELP).strip().split("\n")[0]
+    parser = Parser(prog=f"paperworks train {name}", description=about)
+    parser.add_argument("objective", help="what to optimise")
+    add_model_arguments(parser)
+    add_data_arguments(parser)
+    run = parser.add_argument_group("run")
+    run.add_argument("--out", help="folder of the run (default ./runs/train-OBJECTIVE-TIME)")
+    run.add_argument("--config", help="a run.yaml to start from; options given here override it")
+    run.add_argument("--objective-file", help="a Python file with an objective of your own")
+    mode = run.add_mutually_exclusive_group()
+    mode.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    mode.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    run.add_argument("--quiet", action="store_true", help="no progress")
+    run.add_argument("--json", action="store_true", help="print the result as JSON")
+    if cls is not None:
+        add_dataclass_arguments(parser, cls, group=f"objective {name}")
+    add_dataclass_arguments(parser, TrainOptions, group="training")
+    return parser
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, *, lora: bool = True) -> None:
+    """--model and how it is loaded."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", help="a Hub id, a folder, smollm2-135m or tiny")
+    group.add_argument("--precision", choices=("float32", "bfloat16", "float16"), help="of the weights (default float32)")
+    group.add_argument("--device", help="auto, cpu, cuda, mps (default auto)")
+    group.add_argument("--chat-template", help="a Jinja template file, for tokenizers without one")
+    if lora:
+        group.add_argument("--gradient-checkpointing", action="store_true", default=None, help="less memory, more time")
+        group.add_argument("--lora", action="store_true", default=None, help="train low-rank adapters, not the weights")
+        group.add_argument("--lora-rank", type=int, help="rank of the adapters (default 16)")
+        group.add_argument("--lora-alpha", type=float, help="scale alpha/rank (default 32)")
+        group.add_argument("--lora-dropout", type=float, help="dropout on the adapters' input (default 0)")
+        group.add_argument("--lora-targets", help="module names, comma separated (default all-linear)")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser, *, held_out: bool = True) -> None:
+    """--data and how it is read."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", help="a .jsonl/.json/.csv/.tsv/.parquet file (also .gz), - for stdin, a folder or Hub id")
+    group.add_argument("--format", help="auto, plain, chat or hh (default auto)")
+    group.add_argument("--map", action="append", metavar="FIELD=COLUMN", help="where a field is found, repeatable")
+    group.add_argument("--split", help="which split of a folder or Hub data set")
+    group.add_argument("--bad-rows", choices=("error", "skip"), help="stop at a bad row, or skip and count (default error)")
+    group.add_argument("--limit", type=int, help="read at most so many rows")
+    if held_out:
+        group.add_argument("--held-out", type=float, help="share (or number) of rows kept for evaluation (default 0.1)")
+        group.add_argument("--eval-data", help="rows to evaluate on, in place of --held-out")
+
+
+def data_values(args: argparse.Namespace, below: dict[str, Any]) -> dict[str, Any]:
+    """The options of a DataSource: the command line's over those of a configuration."""
+    from paperworks.language.data import parse_mapping
+
+    values = dict(below)
+    for option, name in (
+        ("data", "path"), ("format", "format"), ("split", "split"), ("bad_rows", "bad_rows"), ("limit", "limit"),
+    ):
+        if getattr(args, option) is not None:
+            values[name] = getattr(args, option)
+    if args.map:
+        values["mapping"] = parse_mapping(args.map)
+    if "path" not in values:
+        raise OptionError("give the training rows: --data FILE")
+    return values
+
+
+def lora_values(args: argparse.Namespace, below: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The options of the adapters, None for full weights."""
+    given = {
+        name: getattr(args, f"lora_{name}")
+        for name in ("rank", "alpha", "dropout", "targets")
+        if getattr(args, f"lora_{name}") is not None
+    }
+    if not args.lora and not below:
+        if given:
+            raise OptionError(f"--lora-{next(iter(given))} goes with --lora")
+        return None
+    return {"rank": 16, **(below or {}), **given}
+
+
+def job_values(args: argparse.Namespace) -> dict[str, Any]:
+    """The configuration of a job: the command line's options over those of --config."""
+    from paperworks.language.training import TrainOptions
+
+    values = dict(args.config_values)
+    values["objective"] = args.objective_class.name
+    same = args.config_values.get("objective") in (None, args.objective_class.name)
+    below = dict(args.config_values.get("options") or {}) if same else {}
+    values["options"] = {**below, **given_options(args.objective_class, args)}
+    values["training"] = {**(values.get("training") or {}), **given_options(TrainOptions, args)}
+    source = values.get("data") or {}
+    values["data"] = data_values(args, source if isinstance(source, dict) else {"path": source})
+    values["lora"] = lora_values(args, values.get("lora"))
+    for name in (
+        "model", "precision", "device", "chat_template", "gradient_checkpointing", "held_out", "eval_data", "objective_file",
+    ):
+        if getattr(args, name) is not None:
+            values[name] = getattr(args, name)
+    if "model" not in values:
+        raise OptionError("give the model to train: --model ID, FOLDER, smollm2-135m or tiny")
+    return values
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    from paperworks.core.progress import Progress
+    from paperworks.language.train_job import job_from_config, train_job
+
+    job = job_from_config(job_values(args))
+    out = args.out or (str(Path(args.config).parent) if args.resume and args.config else None)
+    if args.resume and out is None:
+        raise OptionError("--resume needs the folder of the run: --out DIR")
+    with Progress(quiet=args.quiet) as progress:
+        result, folder = train_job(job, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
+    if _is_other_rank():
+        return 0
+    if args.json:
+        from paperworks.core.files import json_value
+
+        summary = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "held_out_values"}
+        print(json.dumps(json_value({"folder": str(folder), **summary}), indent=2))
+        return 0
+    shown = _relative(folder)
+    print(f"\nmodel   {shown}/model")
+    print(f"report  {shown}/report.html")
+    print("next    " + f"paperworks generate --model {shown} --prompt \"...\"")
+    print("        " + f"paperworks evaluate --model {shown} --data FILE")
+    return 0
+
+
+def _is_other_rank() -> bool:
+    import os
+
+    return int(os.environ.get("RANK", "0")) != 0
+
+
+def _relative(folder: Path) -> str:
+    try:
+        return str(folder.relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)

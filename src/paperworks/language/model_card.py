@@ -1,0 +1,67 @@
+"""The README.md that a trained model carries: what it is, how it was made, how to load it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paperworks import __version__
+from paperworks.core.files import write_atomic
+from paperworks.core.options import to_mapping, to_yaml
+
+if TYPE_CHECKING:
+    from paperworks.language.train_job import TrainJob
+    from paperworks.language.training import TrainResult
+
+
+def write_card(folder: Path, job: TrainJob, result: TrainResult, data_fingerprint: str) -> None:
+    """Write `folder/README.md` in the form that the Hugging Face Hub reads."""
+    is_adapter = (folder / "adapter_config.json").is_file()
+    head = {
+        "library_name": "peft" if is_adapter else "transformers",
+        **({"base_model": job.model} if "/" in job.model and not Path(job.model).exists() else {}),
+        "pipeline_tag": "text-generation",
+        "tags": ["paperworks", job.objective.name, "preference-optimization"],
+    }
+    about = " ".join((type(job.objective).__doc__ or "").strip().split("\n\n")[0].split())
+    load = (
+        "from peft import AutoPeftModelForCausalLM\nmodel = AutoPeftModelForCausalLM.from_pretrained(FOLDER)"
+        if is_adapter
+        else "from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(FOLDER)"
+    )
+    held_out = "\n".join(
+        f"| {name} | {value:.4f} |" for name, value in result.held_out.items() if name != "step"
+    )
+    text = f"""---
+{to_yaml(head)}---
+
+# {Path(job.model).name} trained with {job.objective.name}
+
+{about}
+
+Trained by paperworks {__version__} from `{Path(job.model).name}`, {result.steps} optimiser steps; the weights kept are
+those of step {result.best_step}. Data: `{Path(job.data.path).name}` (content {data_fingerprint[:16]}).
+
+## Objective
+
+```yaml
+{to_yaml({"objective": job.objective.name, **to_mapping(job.objective)}).rstrip()}
+```
+
+## Training
+
+```yaml
+{to_yaml({**to_mapping(job.training), "lora": None if job.lora is None else to_mapping(job.lora)}).rstrip()}
+```
+
+## Held-out measurements
+
+{"| measure | value |" + chr(10) + "|---|---|" + chr(10) + held_out if held_out else "No rows were held out."}
+
+## Loading
+
+```python
+{load}
+```
+"""
+    write_atomic(folder / "README.md", text)

@@ -1,0 +1,237 @@
+"""A training run from names to a folder: load the model, read the data, train, save the model with its card and report.
+
+This is what `paperworks train` does; from Python it is `train_job(TrainJob(...))`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paperworks.core.errors import OptionError, RunError
+from paperworks.core.options import load_yaml, plain, to_mapping
+from paperworks.core.progress import Progress
+from paperworks.core.runs import Run, RunStore
+from paperworks.language.data import Dataset, read
+from paperworks.language.model_card import write_card
+from paperworks.language.objectives import load_objective_file, objective_class
+from paperworks.language.objectives.objective import Objective
+from paperworks.language.policy import LoraOptions, Policy, Precision
+from paperworks.language.train_report import write_report
+from paperworks.language.training import TrainOptions, TrainResult, train
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where rows come from and how they are read."""
+
+    path: str
+    format: str = "auto"
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    split: str | None = None
+    bad_rows: str = "error"
+    limit: int | None = None
+
+    def read(self, schema: type) -> Dataset[Any]:
+        """The rows as `schema`. Raises DataError."""
+        return read(
+            self.path,
+            schema,
+            format=self.format,
+            mapping=self.mapping,
+            split=self.split,
+            bad_rows=self.bad_rows,  # type: ignore[arg-type]
+            limit=self.limit,
+        )
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Everything that decides a training run; written to its run.yaml."""
+
+    objective: Objective
+    model: str
+    data: DataSource
+    training: TrainOptions = TrainOptions()
+    lora: LoraOptions | None = None
+    held_out: float = 0.1  # share of rows kept for evaluation, or a number of rows; 0: none
+    eval_data: str | None = None  # a file of rows to evaluate on instead
+    objective_file: str | None = None
+    precision: Precision = "float32"
+    device: str = "auto"
+    gradient_checkpointing: bool = False
+    chat_template: str | None = None
+
+    def config(self) -> dict[str, Any]:
+        """The job as run.yaml has it; `job_from_config` reads it back."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["objective"] = self.objective.name
+        return {"objective": values.pop("objective"), "options": to_mapping(self.objective), **plain(values)}
+
+
+def job_from_config(values: Mapping[str, Any]) -> TrainJob:
+    """The job that a run.yaml describes. Raises OptionError for unknown or missing names."""
+    from paperworks.core.options import build
+
+    rest = dict(values)
+    try:
+        name, options = rest.pop("objective"), rest.pop("options", {})
+        data, model = rest.pop("data"), rest.pop("model")
+    except KeyError as error:
+        raise OptionError(f"the configuration names no {error.args[0]}; a run.yaml of a training run has it") from None
+    if rest.get("objective_file"):
+        load_objective_file(rest["objective_file"])
+    cls = objective_class(name)
+    return TrainJob(
+        objective=build(cls, options or {}, what=f"objective {name}"),
+        model=str(model),
+        data=build(DataSource, data if isinstance(data, Mapping) else {"path": data}, what="data"),
+        training=build(TrainOptions, rest.pop("training", None) or {}, what="training"),
+        lora=None if not rest.get("lora") else build(LoraOptions, rest["lora"], what="lora"),
+        **build(_Rest, {k: v for k, v in rest.items() if k != "lora"}, what="run.yaml").__dict__,
+    )
+
+
+@dataclass
+class _Rest:
+    held_out: float = 0.1
+    eval_data: str | None = None
+    objective_file: str | None = None
+    precision: Precision = "float32"
+    device: str = "auto"
+    gradient_checkpointing: bool = False
+    chat_template: str | None = None
+
+
+def train_job(
+    job: TrainJob,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> tuple[TrainResult, Path]:
+    """Run the job in the folder `out` (default ./runs/train-OBJECTIVE-TIME): model/, report.html, metrics, checkpoints.
+
+    Of several processes started by `accelerate launch` only the first writes. Returns the result and the folder.
+    Raises PaperworksError; Interrupted on Ctrl-C, after saving.
+    """
+    is_main = int(os.environ.get("RANK", "0")) == 0
+    shown = progress if progress is not None and is_main else Progress(quiet=True)
+    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise OptionError("several processes need one folder to meet in: give --out DIR")
+    rows = job.data.read(job.objective.schema)
+    for line in rows.report.lines():
+        shown.say(line)
+    training_rows, held_out = _held_out(job, rows)
+    if resume and out is not None:
+        _same_job(job, Path(out))
+    if not is_main:
+        return _train(job, training_rows, held_out, Path(str(out)), resume, shown, None), Path(str(out))
+    store = RunStore()
+    with store.start("train", job.objective.name, out, job.config(), job.training.seed, resume, overwrite=overwrite) as run:
+        result = _train(job, training_rows, held_out, run.folder, resume, shown, run)
+        run.finish(_results(job, rows, training_rows, held_out, result))
+    write_report(run.folder)
+    return result, run.folder
+
+
+def _held_out(job: TrainJob, rows: Dataset[Any]) -> tuple[Dataset[Any], Dataset[Any] | None]:
+    if job.eval_data is not None:
+        return rows, dataclasses.replace(job.data, path=job.eval_data, limit=None).read(job.objective.schema)
+    if job.held_out == 0:
+        return rows, None
+    amount = int(job.held_out) if job.held_out >= 1 else job.held_out
+    return rows.split(amount, job.training.seed)
+
+
+def _same_job(job: TrainJob, folder: Path) -> None:
+    """A resumed run must be the same run. Raises RunError naming what differs."""
+    if not (folder / "run.yaml").is_file():
+        raise RunError(f"{folder}: nothing to resume there (no run.yaml); start it without --resume")
+    before, now = load_yaml(folder / "run.yaml"), job.config()
+    different = sorted(key for key in now if plain(now[key]) != before.get(key))
+    if different:
+        raise RunError(
+            f"{folder}: the run there was started with other settings ({', '.join(different)}); "
+            f"go on with --config {folder}/run.yaml --resume, or start again with --overwrite"
+        )
+
+
+def _train(
+    job: TrainJob,
+    rows: Dataset[Any],
+    held_out: Dataset[Any] | None,
+    folder: Path,
+    resume: bool,
+    shown: Progress,
+    run: Run | None,
+) -> TrainResult:
+    policy = Policy.load(
+        job.model,
+        precision=job.precision,
+        device=job.device,
+        chat_template=job.chat_template,
+        gradient_checkpointing=job.gradient_checkpointing,
+        lora=job.lora,
+        seed=job.training.seed,
+    )
+    bars: dict[str, Any] = {}
+
+    def on_step(step: int, steps: int, values: Mapping[str, float]) -> None:
+        if step == 0:
+            bar = bars.setdefault("reference", shown.bar("reference log-probabilities", 1.0))
+            bar.update(values["reference"])
+            if values["reference"] >= 1:
+                bar.finish()
+            return
+        bar = bars.get("train") or bars.setdefault("train", shown.bar(f"train {job.objective.name}", steps))
+        note = f"loss {values['loss']:.4f}" + (f", accuracy {values['accuracy']:.2f}" if "accuracy" in values else "")
+        bar.update(step, note)
+        if step == steps:
+            bar.finish()
+        if run is not None:
+            if "truncated" not in bars:
+                bars["truncated"] = True
+                run.truncate_metrics(step - 1)
+            run.log(step=step, **values)
+
+    def on_evaluation(step: int, steps: int, values: Mapping[str, float]) -> None:
+        shown.say(f"held-out at step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items() if k in _SHOWN))
+
+    result = train(
+        policy,
+        job.objective,
+        rows,
+        job.training,
+        held_out=held_out,
+        folder=folder,
+        resume=resume,
+        on_step=on_step,
+        on_evaluation=on_evaluation,
+        on_note=shown.say,
+    )
+    if run is not None:
+        policy.save(folder / "model")
+        write_card(folder / "model", job, result, rows.fingerprint)
+    return result
+
+
+_SHOWN = ("loss", "accuracy", "debiased_accuracy", "margin", "reward", "logp")
+
+
+def _results(
+    job: TrainJob, rows: Dataset[Any], training: Dataset[Any], held_out: Dataset[Any] | None, result: TrainResult
+) -> dict[str, Any]:
+    return {
+        "objective": job.objective.name,
+        "options": to_mapping(job.objective),
+        "data": {**rows.report.as_dict(), "fingerprint": rows.fingerprint},
+        "training_rows": len(training),
+        "held_out_rows": 0 if held_out is None else len(held_out),
+        **{f.name: plain(getattr(result, f.name)) for f in dataclasses.fields(result)},
+    }
