@@ -355,7 +355,7 @@ def _pick(
     normaliser = logits.logsumexp(-1)
     warped = logits
     if processors:
-        warped = cast(Tensor, processors(cast(Any, history), logits))
+        warped = processors(cast(Any, history), logits)
     if options.temperature == 0.0:
         picked = warped.argmax(-1)
     else:

@@ -5,25 +5,30 @@ rather than at its best point? LN-DPO is DPO on averages over each response's ow
 
     -log sigmoid(beta [S_w / |w| - S_l / |l|])        language/objectives/ln_dpo.py, LNDPO
 
-Part A is a unigram language model whose annotators like length, where quality, length and KL are exact.
+Part A is a unigram language model whose annotators like length, where quality, length and KL are exact. Part B trains a tiny
+language model over nine configurations of each loss and evaluates it on prompts of another kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import torch
 
 from paperworks.experiment.definition import Arm, Budget, Claim, Experiment, Metric, Part, Workspace
 from paperworks.experiment.results import Results
+from paperworks.language.data import Dataset, preferences_to_feedback
 from paperworks.language.objectives.dpo import DPO
 from paperworks.language.objectives.ipo import IPO
 from paperworks.language.objectives.kto import KTO
 from paperworks.language.objectives.ln_dpo import LNDPO
 from paperworks.language.objectives.objective import Objective
 from paperworks.language.objectives.simpo import SimPO
-from paperworks.language.testbeds import unigram
+from paperworks.language.rewards.reward import CheckedReward
+from paperworks.language.testbeds import reviews, tiny_alignment, unigram
+from paperworks.language.training import TrainOptions
 
 PAIRS = 800
 STEPS = {"smoke": 50, "small": 300, "full": 300}
@@ -146,11 +151,138 @@ CLAIMS_A = (
     Claim("length_at_4", "ln-dpo", "dpo", "length bias=-0.1", expected="not shown"),
 )
 
+LEARNING_RATES = {"smoke": (1e-3,), "small": (3e-4, 1e-3, 3e-3), "full": (3e-4, 1e-3, 3e-3)}
+REVIEW_PAIRS = {"smoke": 64, "small": 2000, "full": 8000}
+LENGTH_BIAS = 0.1  # utility a word, beside 3 a unit of reward
+MATCHED_KL_B = 3.0  # nats a response
+
+ARMS_B = (
+    Arm("ln-dpo", "LN-DPO", options={"grid": [1.0, 3.5, 10.0]}),
+    Arm("dpo", "DPO", "baseline", {"grid": [0.05, 0.2, 0.8]}),
+    Arm("simpo", "SimPO, gamma/beta 0.5", "baseline", {"grid": [1.0, 2.5, 10.0]}),
+    Arm("ipo-avg", "IPO (averages)", "baseline", {"grid": [0.1, 0.5, 2.0]}),
+    Arm("kto", "KTO", "baseline", {"grid": [0.03, 0.1, 0.5]}),
+)
+
+
+def prepare_lengths(seed: int, budget: Budget, workspace: Workspace) -> None:
+    """Part B, once a seed: a start that knows films and hotels, and pairs on films whose labels like length."""
+    folder, texts = workspace.seed_folder(seed), 100 if budget == "smoke" else 2000
+    texts_seen = [
+        review
+        for topic in ("films", "hotels")
+        for review in reviews.generate_reviews(texts, seed, topic=topic, clauses=(1, 5))
+    ]
+    start = tiny_alignment.make_start(folder, texts_seen, seed)
+    of, first, second = tiny_alignment.sample_two(start, reviews.prompts("films"), REVIEW_PAIRS[budget], seed)
+    rows = reviews.label_pairs(
+        of, first, second, reviews.leaning, noise="bt", scale=3.0, length_bias=LENGTH_BIAS, seed=seed
+    )
+    tiny_alignment.save_rows(folder / "pairs.jsonl", rows)
+
+
+def review_cell(arm: Arm, setting: str, seed: int, budget: Budget, workspace: Workspace) -> dict[str, Any]:
+    """Part B: train every configuration of the arm; read reward, length and KL on hotel prompts, over the grid."""
+    folder = workspace.seed_folder(seed)
+    pairs: Dataset[Any] = tiny_alignment.load_rows(folder / "pairs.jsonl")
+    if arm.name == "kto":
+        pairs = Dataset(tuple(preferences_to_feedback(pairs.rows)))
+    gold = CheckedReward("leaning", reviews.leaning)
+    prompts = reviews.prompts("hotels") * (1 if budget == "smoke" else 8)
+    size = 64 if arm.name == "kto" else 32  # as many pairs a step, and as many steps, for every loss
+    grid = arm.options["grid"][:1] if budget == "smoke" else arm.options["grid"]
+    points = []
+    for value, rate in product(grid, LEARNING_RATES[budget]):
+        options = TrainOptions(batch_size=size, micro_batch=size, learning_rate=rate, select="last", seed=seed)
+        policy, _ = tiny_alignment.align(folder, OBJECTIVES[arm.name](value), pairs, options)
+        points.append(tiny_alignment.measure(policy, folder, prompts, gold, n=1, seed=seed)[0])
+    start = tiny_alignment.measure(tiny_alignment.load_start(folder), folder, prompts, gold, n=1, seed=seed)[0]
+    reward, kl, length = (torch.tensor([getattr(p, name) for p in points]) for name in ("reward", "kl", "tokens"))
+    quartiles = reward.quantile(torch.tensor([0.25, 0.5, 0.75]))
+    best = int(reward.argmax())
+    return {
+        "best_reward": float(reward[best]),
+        "best_kl": float(kl[best]),
+        "best_tokens": float(length[best]),
+        "median_reward": float(quartiles[1]),
+        "spread": float(quartiles[2] - quartiles[0]),
+        "median_tokens": float(length.quantile(0.5)),
+        "better_than_start": float((reward > start.reward).float().mean()),
+        "reward_at_kl": unigram.at_kl(MATCHED_KL_B, kl, reward),
+        "tokens_at_kl": unigram.at_kl(MATCHED_KL_B, kl, length),
+        "start_reward": start.reward,
+        "start_tokens": start.tokens,
+        "reward_by_point": reward.tolist(),
+        "kl_by_point": kl.tolist(),
+        "tokens_by_point": length.tolist(),
+    }
+
+
+def review_figures(results: Results) -> list[tuple[str, str]]:
+    """Reward, and length, against KL: a point a configuration and seed."""
+    from paperworks.core import plots
+
+    figures = []
+    for name, label in (("reward", "reward (hotel prompts)"), ("tokens", "tokens a response")):
+        points = {
+            arm.label: [
+                point
+                for cell in results.cells_of("B", arm.name)
+                for point in zip(cell.metrics["kl_by_point"], cell.metrics[f"{name}_by_point"])
+            ]
+            for arm in ARMS_B
+        }
+        svg = plots.frontier({arm: found for arm, found in points.items() if found}, "KL to the start (nats)", label)
+        figures.append((svg, f"{label} against KL: a point a configuration and seed"))
+    return figures
+
+
+PART_B = Part(
+    name="B",
+    title="Tiny language model, nine configurations a loss, prompts out of distribution",
+    text="A Llama of 2 layers, width 64, fitted to film and hotel reviews of 1 to 5 clauses; 2000 pairs on films sampled from "
+    "it, labelled by Bradley-Terry on 3 * leaning + 0.1 a word (annotators like length); one epoch of 32 pairs a step; three "
+    "betas (or taus) times learning rates 3e-4, 1e-3, 3e-3; measured on hotel prompts. Reward: leaning, good minus bad words "
+    "over sentiment words, which length does not move. At 3 nats: linear between neighbouring configurations in KL.",
+    arms=ARMS_B,
+    seeds={"smoke": 2, "small": 5, "full": 10},
+    prepare=prepare_lengths,
+    cell=review_cell,
+    metrics=(
+        Metric("best_reward", "best reward"),
+        Metric("median_reward", "median reward"),
+        Metric("spread", "interquartile range of reward", higher_is_better=False),
+        Metric("better_than_start", "share better than the start", format=".2f"),
+        Metric("reward_at_kl", "reward at 3 nats"),
+        Metric("tokens_at_kl", "tokens at 3 nats", higher_is_better=False, format=".1f"),
+        Metric("best_kl", "KL at the best", "nats", False, ".1f"),
+        Metric("best_tokens", "tokens at the best", higher_is_better=False, format=".1f"),
+        Metric("median_tokens", "median tokens", higher_is_better=False, format=".1f"),
+    ),
+    figures=review_figures,
+)
+
+CLAIMS_B = (
+    Claim("tokens_at_kl", "ln-dpo", "dpo", part="B"),
+    Claim("reward_at_kl", "ln-dpo", "dpo", part="B"),
+    Claim("spread", "ln-dpo", "dpo", part="B"),
+    Claim("median_reward", "ln-dpo", "dpo", part="B"),
+    Claim("median_tokens", "ln-dpo", "dpo", part="B"),
+    Claim(
+        "best_reward",
+        "ln-dpo",
+        "dpo",
+        part="B",
+        text="LN-DPO's best configuration is better than DPO's (the paper finds them similar at their best)",
+        expected="not shown",
+    ),
+)
+
 EXPERIMENT = Experiment(
     slug="ln-dpo",
     title="The Hitchhiker's Guide to Human Alignment with *PO",
-    parts=(PART_A,),
-    claims=CLAIMS_A,
+    parts=(PART_A, PART_B),
+    claims=(*CLAIMS_A, *CLAIMS_B),
     differences="Part A replaces the language model and its reward model by a unigram model whose quality, length and KL are "
     "exact; the paper trains on safety data and evaluates on helpfulness dialogue.",
     notes="A loss's beta or tau has a scale of its own, so that losses are compared at the same KL, never at the same beta. "

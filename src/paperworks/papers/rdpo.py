@@ -182,7 +182,9 @@ def frontier_figure(results: Results) -> list[tuple[str, str]]:
         ]
         for arm in ARMS_B
     }
-    svg = plots.frontier({name: found for name, found in points.items() if found}, "KL to the start (nats)", "sentiment")
+    svg = plots.frontier(
+        {name: found for name, found in points.items() if found}, "KL to the start (nats)", "sentiment"
+    )
     return [(svg, "sentiment reward against KL: a point a beta and seed")]
 
 

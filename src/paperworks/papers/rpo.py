@@ -5,7 +5,8 @@ adds a small imitation term of the responses of a baseline policy, in the experi
 
     -log sigmoid(beta (h_w - h_l)) - eta beta log pi(y_base)        language/objectives/rpo.py, RPO
 
-Part A is a bandit whose pairs cover 30 of 100 responses and whose reward is lower outside than data suggest.
+Part A is a bandit whose pairs cover 30 of 100 responses and whose reward is lower outside than data suggest. Part B aligns
+a tiny language model on pairs of one narrow style, with a reward that punishes every other style.
 """
 
 from __future__ import annotations
@@ -18,9 +19,14 @@ import torch
 
 from paperworks.experiment.definition import Arm, Budget, Claim, Experiment, Metric, Part, Published, Role, Workspace
 from paperworks.experiment.results import Results
+from paperworks.language.data import Dataset, preferences_to_demonstrations
 from paperworks.language.objectives.dpo import DPO
+from paperworks.language.objectives.objective import Objective
 from paperworks.language.objectives.rpo import RPO
-from paperworks.language.testbeds import coverage_bandit
+from paperworks.language.objectives.sft import SFT
+from paperworks.language.rewards import load_reward
+from paperworks.language.testbeds import coverage_bandit, reviews, tiny_alignment
+from paperworks.language.training import TrainOptions
 
 STEPS = {"smoke": 150, "small": 1500, "full": 1500}
 TUNING_SEEDS = {"smoke": 2, "small": 30, "full": 100}  # worlds that only choose grid points; no result comes from them
@@ -181,11 +187,134 @@ CLAIMS_A = (
     ),
 )
 
+STYLE = "plain"
+PAIRS = {"smoke": 64, "small": 1500, "full": 6000}
+EPOCHS = {"smoke": 1, "small": 4, "full": 4}
+
+GRIDS_B: Mapping[str, Sequence[Objective]] = {
+    "dpo": [DPO(beta=beta) for beta in (0.03, 0.1, 0.3, 1.0)],
+    "rpo": [RPO(beta=0.1, eta=eta) for eta in (0.0, 0.005, 0.05, 0.5)],
+    "rpo-seq-mean": [RPO(beta=0.1, eta=eta, sft_reduction="seq_mean") for eta in (0.0, 0.005, 0.05, 0.5)],
+    "sft": [SFT(reduction="sum")],
+}
+TUNED_B = "best of 4 grid points by reward on samples to other prompts"
+ARMS_B = (
+    Arm("rpo", "RPO (sum)", note=f"beta 0.1, eta in 0, 0.005, 0.05, 0.5; {TUNED_B}"),
+    Arm("rpo-seq-mean", "RPO (per-token average)", note=f"the same etas; {TUNED_B}"),
+    Arm("dpo", "DPO", "baseline", note=f"beta in 0.03, 0.1, 0.3, 1; {TUNED_B}"),
+    Arm("sft", "SFT on chosen", "baseline"),
+)
+
+
+def prepare_styles(seed: int, budget: Budget, workspace: Workspace) -> None:
+    """Part B, once a seed: a start fitted to reviews of every style, and pairs of the plain style alone."""
+    folder, count = workspace.seed_folder(seed), PAIRS[budget]
+    texts = 200 if budget == "smoke" else 3000
+    tiny_alignment.make_start(folder, reviews.generate_reviews(texts, seed, clauses=(2, 3)), seed)
+    first, second = (
+        reviews.generate_reviews(count, seed + offset, styles=(STYLE,), clauses=(2, 3)) for offset in (10_000, 20_000)
+    )
+    rows = reviews.label_pairs(
+        [review.prompt for review in first],
+        [review.response for review in first],
+        [review.response for review in second],
+        load_reward("sentiment"),
+        noise="bt",
+        scale=4.0,
+        seed=seed,
+    )
+    tiny_alignment.save_rows(folder / "pairs.jsonl", rows)
+
+
+def style_cell(arm: Arm, setting: str, seed: int, budget: Budget, workspace: Workspace) -> dict[str, Any]:
+    """Part B: train the arm's grid, choose a point by reward on other prompts' samples, read its last iterate."""
+    folder = workspace.seed_folder(seed)
+    gold = reviews.penalised_outside(load_reward("sentiment"), STYLE)
+    pairs = tiny_alignment.load_rows(folder / "pairs.jsonl")
+    options = TrainOptions(
+        epochs=EPOCHS[budget], batch_size=32, micro_batch=32, learning_rate=1e-3, select="last", seed=seed
+    )
+    prompts = reviews.prompts("films") * (1 if budget == "smoke" else 16)
+    half = len(prompts) // 2
+    points = []
+    for objective in GRIDS_B[arm.name]:
+        rows: Dataset[Any] = pairs
+        if isinstance(objective, SFT):
+            rows = Dataset(tuple(preferences_to_demonstrations(pairs.rows)))
+        curve: list[float] = []
+        policy, _ = tiny_alignment.align(
+            folder,
+            objective,
+            rows,
+            options,
+            on_step=lambda step, steps, now, curve=curve: (
+                curve.append(now["logp_chosen" if "logp_chosen" in now else "logp"]) if step else None
+            ),
+        )
+        choice, _ = tiny_alignment.measure(policy, folder, prompts[:half], gold, n=1, seed=seed + 1)
+        aligned, texts = tiny_alignment.measure(policy, folder, prompts[half:], gold, n=1, seed=seed)
+        outside = sum(not reviews.in_style(text, STYLE) for text in texts) / len(texts)
+        tail = curve[-max(1, len(curve) // 10) :]
+        points.append((choice.reward, aligned, outside, sum(tail) / len(tail), curve))
+    best = max(range(len(points)), key=lambda index: points[index][0])
+    _, aligned, outside, logp_chosen, curve = points[best]
+    return {
+        **tiny_alignment.named("last", aligned),
+        "outside": outside,
+        "logp_chosen": logp_chosen,
+        "logp_drop": curve[0] - logp_chosen,
+        "chosen_point": best,
+        "reward_by_point": [point[1].reward for point in points],
+        "outside_by_point": [point[2] for point in points],
+        "logp_curve": curve,
+    }
+
+
+def logp_figure(results: Results) -> list[tuple[str, str]]:
+    """log pi(chosen) over the steps of training, mean over seeds."""
+    from paperworks.core import plots
+
+    curves = {}
+    for arm in ARMS_B:
+        if cells := results.cells_of("B", arm.name):
+            mean = torch.tensor([cell.metrics["logp_curve"] for cell in cells]).mean(0).tolist()
+            curves[arm.label] = plots.Curve(list(range(1, len(mean) + 1)), mean)
+    svg = plots.lines(curves, "step", "log pi(chosen) of the step's pairs", markers=False)
+    return [(svg, "log-probability of the chosen responses over training (the point each arm chose), mean over seeds")]
+
+
+PART_B = Part(
+    name="B",
+    title="Tiny language model, pairs of one style",
+    text="A Llama of 2 layers and width 64 fitted to reviews of four styles; 1500 pairs of the plain style alone, labelled by "
+    "Bradley-Terry on 4 times VADER's sentiment; 4 epochs of batch 32, learning rate 1e-3. Reward: sentiment, minus 1 where a "
+    "response is not in the plain style. Figures are those of the last step.",
+    arms=ARMS_B,
+    seeds={"smoke": 2, "small": 5, "full": 10},
+    prepare=prepare_styles,
+    cell=style_cell,
+    metrics=(
+        Metric("last_reward", "true reward"),
+        Metric("outside", "responses off the style", higher_is_better=False),
+        Metric("logp_chosen", "log pi(chosen)", "nats", format=".1f"),
+        Metric("last_kl", "KL", "nats", False, ".1f"),
+        Metric("last_tokens", "tokens", higher_is_better=False, format=".1f"),
+        Metric("chosen_point", "grid point chosen", format=".1f"),
+    ),
+    figures=logp_figure,
+)
+
+CLAIMS_B = (
+    *(Claim(metric, "rpo", "dpo", part="B") for metric in ("last_reward", "outside", "logp_chosen")),
+    Claim("last_reward", "rpo-seq-mean", "dpo", part="B"),
+    Claim("last_reward", "rpo", "sft", part="B"),
+)
+
 EXPERIMENT = Experiment(
     slug="rpo",
     title="Provably Mitigating Overoptimization in RLHF: Your SFT Loss is Implicitly an Adversarial Regularizer",
-    parts=(PART_A,),
-    claims=CLAIMS_A,
+    parts=(PART_A, PART_B),
+    claims=(*CLAIMS_A, *CLAIMS_B),
     published=tuple(
         Published(arm, metric, value, f"zephyr-7b-{series} series", source)
         for series, metric, source, rpo, dpo in (

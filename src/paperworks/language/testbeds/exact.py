@@ -83,10 +83,6 @@ class TokenMDP:
         """Bradley-Terry P(row preferred to column) = sigmoid(scale (r_row - r_column))."""
         return torch.sigmoid(scale * (self.reward[:, None] - self.reward[None, :]))
 
-    def scores(self, log_probabilities: Float[Tensor, " responses"]) -> ResponseLogps:
-        """All responses as one batch of scores for an objective."""
-        return ResponseLogps(log_probabilities, self.tokens, self.reference)
-
 
 def random_token_mdp(seed: int, *, vocabulary: int = 3, horizon: int = 4, reward_scale: float = 1.0) -> TokenMDP:
     """A token MDP with Gaussian reference logits and Gaussian response rewards (standard deviation `reward_scale`).

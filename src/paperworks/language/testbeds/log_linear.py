@@ -23,7 +23,6 @@ from paperworks.language.testbeds.independent import losses_of_problems
 from paperworks.language.testbeds.newton import minimise
 
 GRADIENT_TOLERANCE = 1e-8  # largest entry of the gradient at which a fit counts as exact
-DIVERGED = 50.0  # parameter error beyond which a fit has run away
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,18 @@ def clauses_in(response: str) -> int:
     return 0
 
 
+def leaning(of_prompts: list[str], responses: list[str]) -> list[float]:
+    """Good minus bad words over all opinion words of a response, neutral ones included: in [-1, 1] at any length."""
+    good, bad = {*words.GOOD, *words.GOOD_VERBS}, {*words.BAD, *words.BAD_VERBS}
+    neutral = {*words.NEUTRAL, *words.NEUTRAL_VERBS}
+    scores = []
+    for response in responses:
+        found = re.findall(r"[a-z]+", response)
+        sides = [(word in good) - (word in bad) for word in found if word in good or word in bad or word in neutral]
+        scores.append(sum(sides) / len(sides) if sides else 0.0)
+    return scores
+
+
 def penalised_outside(reward: RewardFunction, style: str, penalty: float = 1.0) -> Reward:
     """A reward lowered by `penalty` where the response is not in the style (text the preference data do not cover)."""
     _style(style)

@@ -105,9 +105,7 @@ def objective_loss(policy: Policy, folder: Path, objective: Objective, rows: Dat
     width = len(objective.roles)
     sums, counts = (part.view(-1, width) for part in score(policy, trees))
     reference = score(load_start(folder), trees)[0].view(-1, width)
-    scores = {
-        role: ResponseLogps(sums[:, i], counts[:, i], reference[:, i]) for i, role in enumerate(objective.roles)
-    }
+    scores = {role: ResponseLogps(sums[:, i], counts[:, i], reference[:, i]) for i, role in enumerate(objective.roles)}
     weight = torch.tensor([item.weight for item in items.items])
     batch = objective.batch(scores, weight=weight)
     terms, weights = objective.terms(batch), objective.weights(batch)
