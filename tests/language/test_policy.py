@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from paperworks.core.errors import DataError, ModelError, OptionError
 from paperworks.language.logprobs import Tree
 from paperworks.language.policy import LoraOptions, Policy
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 TREES = [Tree([5, 6, 7], [[8, 9], [10, 11, 12]]), Tree([20], [[30, 1]])]
 MESSAGES = ({"role": "user", "content": "Was it good?"},)
@@ -71,7 +72,7 @@ def test_messages_go_through_the_models_own_template(any_decoder: Policy) -> Non
 
 def test_messages_without_a_template_are_refused(any_decoder: Policy) -> None:
     bare = without(any_decoder, chat_template=None)
-    with pytest.raises(ModelError, match="bare has no chat template.*--chat-template FILE"):
+    with pytest.raises(ModelError, match=r"bare has no chat template.*--chat-template FILE"):
         bare.encode_prompt(MESSAGES)
 
 
@@ -105,7 +106,9 @@ def test_the_reference_of_full_weights_is_a_frozen_copy(small_policy: Policy) ->
 
 def test_adapters_start_at_the_model_and_by_their_seed(small_policy: Policy) -> None:
     def adapters(seed: int) -> dict[str, torch.Tensor]:
-        adapted = Policy(copy.deepcopy(small_policy.model), small_policy.tokenizer).with_lora(LoraOptions(rank=2), seed=seed)
+        adapted = Policy(copy.deepcopy(small_policy.model), small_policy.tokenizer).with_lora(
+            LoraOptions(rank=2), seed=seed
+        )
         torch.testing.assert_close(scores(adapted), scores(small_policy))
         return {name: p.detach() for name, p in adapted.model.named_parameters() if "lora_A" in name}
 
@@ -164,7 +167,8 @@ def test_a_saved_policy_is_the_same_and_loads_with_plain_transformers(any_decode
     torch.testing.assert_close(scores(loaded), scores(any_decoder))
     assert loaded.encode_prompt(MESSAGES) == any_decoder.encode_prompt(MESSAGES)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    assert AutoTokenizer.from_pretrained(tmp_path / "model").get_vocab() == any_decoder.tokenizer.get_vocab()
+    text = "The film was dull, ünï."
+    assert AutoTokenizer.from_pretrained(tmp_path / "model")(text).input_ids == any_decoder.tokenizer(text).input_ids
     with torch.no_grad():
         given = torch.tensor([[5, 6, 7]])
         torch.testing.assert_close(plain(given).logits, any_decoder.model(given).logits, atol=1e-5, rtol=1e-5)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from paperworks.core.files import cache_dir
 from paperworks.language.items import score
 from paperworks.language.logprobs import Tree

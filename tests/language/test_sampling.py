@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
+from transformers import BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM
+
 from paperworks.core.errors import DataError, OptionError
 from paperworks.language.logprobs import Tree
 from paperworks.language.policy import LoraOptions, Policy
 from paperworks.language.sampling import Samples, SamplingOptions, end_tokens, sample
-from scipy.stats import chisquare
-from transformers import BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM
 
 PROMPTS = ["The film", "", "I thought the plot of the film was", "x y z"]
-WARPED: dict[str, Any] = dict(temperature=0.7, top_k=50, top_p=0.9, repetition_penalty=1.3)
+WARPED: dict[str, Any] = {"temperature": 0.7, "top_k": 50, "top_p": 0.9, "repetition_penalty": 1.3}
 
 
 @pytest.fixture(scope="session")

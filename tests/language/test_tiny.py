@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from paperworks.language import tiny
 from paperworks.language.data import Dataset, Demonstration
 from paperworks.language.evaluation import perplexity

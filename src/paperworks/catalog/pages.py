@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from paperworks.catalog.card import WINGS, Card
@@ -102,7 +103,7 @@ def paper_page(card: Card, record: Mapping[str, Any] | None, objectives: Sequenc
         "## How it works",
         _plain(card.mechanism),
         f"How it is composed here (`{source.relative_to(PACKAGE.parent).as_posix()}`):",
-        f"```text\n{module_docstring(source)}\n```",
+        *_docstring(module_docstring(source)),
         "## The claim, and what was found",
         _plain(card.claim),
         *_evidence(card, record),
@@ -141,8 +142,21 @@ def _objective(each: ObjectiveText) -> list[str]:
         [f"`--{option.name.replace('_', '-')}`", f"`{option.default}`", _plain(option.help)] for option in each.options
     ]
     blocks = [f"### The objective `{each.name}`", f"`from paperworks.language.objectives import {each.class_name}`"]
-    blocks.append(f"```text\n{each.docstring}\n```")
+    blocks += _docstring(each.docstring)
     return [*blocks, _table(["option", "default", "meaning"], rows)] if rows else blocks
+
+
+def _docstring(text: str) -> list[str]:
+    """A docstring's paragraphs: indented ones as they stand, `names` as code, the rest as plain text."""
+    blocks = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        if paragraph.startswith("    "):
+            blocks.append(f"```text\n{dedent(paragraph)}\n```")
+        else:
+            pieces = paragraph.split("`")  # every second one stood between backticks
+            shown = [f"`{piece}`" if at % 2 else _plain(piece, keep_ends=True) for at, piece in enumerate(pieces)]
+            blocks.append("".join(shown).strip())
+    return blocks
 
 
 def _evidence(card: Card, record: Mapping[str, Any] | None) -> list[str]:
@@ -234,9 +248,10 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _plain(text: str) -> str:
-    """Text as Markdown that shows it letter by letter."""
-    escaped = re.sub(r"([\\`*_\[\]#])", r"\\\1", " ".join(text.split()))
+def _plain(text: str, *, keep_ends: bool = False) -> str:
+    """Text as Markdown that shows it letter by letter, on one line; `keep_ends` for a piece of a sentence."""
+    line = re.sub(r"\s+", " ", text)
+    escaped = re.sub(r"([\\`*_\[\]#])", r"\\\1", line if keep_ends else line.strip())
     return escaped.replace("&", "&amp;").replace("<", "&lt;")
 
 

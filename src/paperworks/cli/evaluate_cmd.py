@@ -24,8 +24,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     group = parser.add_argument_group("against what")
     group.add_argument("--schema", help="auto, preference, feedback, demonstration or prompt (default auto)")
     group.add_argument(
-        "--reference", metavar="MODEL", help="for accuracy by log-ratio and for KL; none: without (default: for adapters"
-        " the model beneath them, else none)",
+        "--reference",
+        metavar="MODEL",
+        help="for accuracy by log-ratio and for KL, or none (default: for adapters the model beneath them, else none)",
     )
     group.add_argument(
         "--reward", nargs="+", action="extend", metavar="R",

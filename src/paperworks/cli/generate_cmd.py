@@ -28,13 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prompts = parser.add_argument_group("prompts")
     which = prompts.add_mutually_exclusive_group()
     which.add_argument(
-        "--prompt", nargs="+", action="extend", metavar="TEXT", help="one or more prompts; - is the text on standard input"
+        "--prompt",
+        nargs="+",
+        action="extend",
+        metavar="TEXT",
+        help="one or more prompts; - is the text on standard input",
     )
     which.add_argument(
         "--prompts", metavar="FILE", help="rows with a prompt (text or messages): .jsonl, .csv, .parquet, .txt (a line"
         " each), also .gz; - is JSON lines on standard input",
     )  # fmt: skip
-    prompts.add_argument("--map", action="append", metavar="FIELD=COLUMN", help="where --prompts has the prompt: prompt=NAME")
+    prompts.add_argument(
+        "--map", action="append", metavar="FIELD=COLUMN", help="where --prompts has the prompt: prompt=NAME"
+    )
     prompts.add_argument("--limit", type=int, metavar="N", help="only the first N rows of --prompts")
     prompts.add_argument(
         "--chat", action=argparse.BooleanOptionalAction, default=None,
@@ -45,10 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prompts.add_argument("--system", metavar="TEXT", help="a system message before each prompt (with --chat)")
     draws = parser.add_argument_group("sampling")
     draws.add_argument("--n", type=int, default=1, metavar="N", help="responses to show for each prompt (default: 1)")
-    draws.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="most tokens of a response (default: 128)")
+    draws.add_argument(
+        "--max-new-tokens", type=int, default=128, metavar="N", help="most tokens of a response (default: 128)"
+    )
     draws.add_argument("--temperature", type=float, default=1.0, metavar="X", help="0 is greedy decoding (default: 1)")
-    draws.add_argument("--top-k", type=int, default=0, metavar="N", help="keep the N likeliest tokens (default: 0, all)")
-    draws.add_argument("--top-p", type=float, default=1.0, metavar="X", help="keep this probability mass (default: 1, all)")
+    draws.add_argument(
+        "--top-k", type=int, default=0, metavar="N", help="keep the N likeliest tokens (default: 0, all)"
+    )
+    draws.add_argument(
+        "--top-p", type=float, default=1.0, metavar="X", help="keep this probability mass (default: 1, all)"
+    )
     draws.add_argument(
         "--repetition-penalty", type=float, default=1.0, metavar="X",
         help="above 1: tokens already used become less likely (default: 1)",
@@ -57,12 +69,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stop", action="append", default=[], metavar="TEXT",
         help="ends a response and is cut off it; repeatable; \\n and \\t are understood",
     )  # fmt: skip
-    draws.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed draws the same responses (default: 0)")
+    draws.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="the same seed draws the same responses (default: 0)"
+    )
     best = parser.add_argument_group("best of n")
     best.add_argument("--best-of", type=int, metavar="N", help="draw N responses, show the --n best by --reward")
     best.add_argument("--reward", metavar="R", help="sentiment, lexicon, length, or your own as FILE.py:function")
     out = parser.add_argument_group("output")
-    out.add_argument("--out", metavar="FILE", help="write JSON lines: prompt, responses with text, logp, tokens, finished")
+    out.add_argument(
+        "--out", metavar="FILE", help="write JSON lines: prompt, responses with text, logp, tokens, finished"
+    )
     out.add_argument("--overwrite", action="store_true", help="replace --out where it exists")
     out.add_argument("--json", action="store_true", help="the same rows as a JSON list on standard output")
     out.add_argument("--quiet", action="store_true", help="no progress and no notes")
@@ -152,7 +168,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.system is not None and args.chat is False:
         raise OptionError("--system is a chat message; leave --no-chat out")
     if args.out and Path(args.out).is_dir():
-        raise OptionError(f"--out {args.out}: is a folder; give a file, for example {Path(args.out) / 'responses.jsonl'}")
+        raise OptionError(
+            f"--out {args.out}: is a folder; give a file, for example {Path(args.out) / 'responses.jsonl'}"
+        )
     if args.out and Path(args.out).exists() and not args.overwrite:
         raise OptionError(f"--out {args.out}: exists; give another file or --overwrite")
 
@@ -192,8 +210,11 @@ def _laid_out(args: argparse.Namespace, given: Sequence[Text], policy: Policy) -
     if chat is None:
         chat = bool(args.system) or default_chat(args.model, policy)
         if texts and policy.tokenizer.chat_template and not args.quiet:
-            how = "taken as a user's message (--no-chat: continue the text)" if chat else "continued as it stands (--chat: answer)"
-            print(f"note: the prompt is {how}", file=sys.stderr)
+            message, continued = (
+                "taken as a user's message (--no-chat: continue",
+                "continued as it stands (--chat: answer",
+            )
+            print(f"note: the prompt is {message if chat else continued} it)", file=sys.stderr)
     system = ({"role": "system", "content": args.system},) if args.system is not None else ()
     out: list[Any] = []
     for prompt in given:
@@ -255,13 +276,17 @@ class _Writer:
             from paperworks.language.decoding import kl_bound
 
             n = self._args.best_of
-            print(f"note: best of {n} is at most {kl_bound(n):.2f} nats from the model (log n - (n-1)/n)", file=sys.stderr)
+            print(
+                f"note: best of {n} is at most {kl_bound(n):.2f} nats from the model (log n - (n-1)/n)", file=sys.stderr
+            )
 
     def interrupted(self) -> None:
         """Keeps what is there when the user stops."""
         if self._args.out and self._rows:
             self._write([self._rows[index] for index in sorted(self._rows)])
-            print(f"\n{len(self._rows)} of {len(self._prompts)} prompts are answered in {self._args.out}", file=sys.stderr)
+            print(
+                f"\n{len(self._rows)} of {len(self._prompts)} prompts are answered in {self._args.out}", file=sys.stderr
+            )
 
     def _row(self, index: int, samples: Samples) -> dict[str, Any]:
         """A line of the output; with a reward the responses stand best first, else in the order drawn."""

@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except PaperworksError as error:
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        print("\npaperworks: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\npaperworks: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError as error:
         return 141 if _reader_went_away() else _report_bug(error)

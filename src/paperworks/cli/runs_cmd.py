@@ -22,7 +22,7 @@ from paperworks.core.runs import RunRecord, RunStore, Status
 HELP = "What was run here, newest first. RUN is an id, the beginning of an id, or a folder."
 MOST_SHOWN = 20  # without --limit
 DAMAGE = (PaperworksError, AttributeError, TypeError, KeyError)  # of a results.json: it must not hide the other runs
-NOT_SET = (None, [], {}, "")
+NOT_SET: tuple[object, ...] = (None, [], {}, "")
 COLUMNS = ("id", "verb", "name", "status", "started", "took", "result", "folder")
 
 

@@ -18,11 +18,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command's arguments; the objective named decides which options there are."""
     from paperworks.language.objectives import load_objective_file, objective_class, objective_names
 
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = Parser(prog="paperworks train", add_help=False)
     first.add_argument("--objective-file")
     first.add_argument("--config")
+    first.add_argument("--out")
+    first.add_argument("--resume", action="store_true")
     known, _ = first.parse_known_args(list(argv))
-    config = load_yaml(known.config) if known.config else {}
+    if known.resume and known.out and not known.config:  # a run goes on with its own options
+        from paperworks.language.train_job import run_yaml
+
+        known.config = run_yaml(known.out)
+    config = _configuration(known.config) if known.config else {}
     file = known.objective_file or config.get("objective_file")
     if file:
         load_objective_file(file)
@@ -39,6 +45,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+def _configuration(path: str) -> dict[str, Any]:
+    config = load_yaml(path)
+    for name in ("options", "training", "lora"):
+        if not isinstance(config.get(name) or {}, dict):
+            raise OptionError(f"{path}: {name}: expected names and values below it, found {config[name]!r}")
+    return config
+
+
 def _parser(name: str, cls: type | None) -> Parser:
     from paperworks.language.training import TrainOptions
 
@@ -52,7 +66,7 @@ def _parser(name: str, cls: type | None) -> Parser:
     run.add_argument("--config", help="a run.yaml to start from; options given here override it")
     run.add_argument("--objective-file", help="a Python file with an objective of your own")
     mode = run.add_mutually_exclusive_group()
-    mode.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    mode.add_argument("--resume", action="store_true", help="go on with the run in --out, with the options it was given")
     mode.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     run.add_argument("--quiet", action="store_true", help="no progress")
     run.add_argument("--json", action="store_true", help="print the result as JSON")

@@ -61,7 +61,7 @@ class ClaimVerdict:
         unit = f" {self.metric.unit}" if self.metric.unit else ""
         spec = self.metric.format if self.metric.format.startswith("+") else "+" + self.metric.format
         if not math.isfinite(self.difference.mean):
-            return f"a seed diverged: no difference over {self.difference.n} seeds"
+            return f"a seed has no number there: no difference over {self.difference.n} seeds"
         number = f"{self.better_label} − {self.than_label}: {self.difference.format(spec)}{unit}"
         few = "; too few seeds to show anything" if len(self.differences) < FEW_SEEDS else ""
         return f"{number}, {self.wins} of {len(self.differences)} seeds{few}"
@@ -71,7 +71,8 @@ def judge(results: Results) -> list[ClaimVerdict]:
     """The verdict of every claim whose part ran, in the experiment's order.
 
     A claim *holds* when the 95% bootstrap interval of the paired difference excludes 0 in the claimed direction, is
-    *reversed* when it excludes 0 in the other, and is *not shown* otherwise. Only seeds that both arms finished count.
+    *reversed* when it excludes 0 in the other, and is *not shown* otherwise, or below FEW_SEEDS seeds. Only seeds that
+    both arms finished count.
     """
     present = {part.name for part in results.parts()}
     return [_judge_one(results, claim) for claim in results.experiment.claims if claim.part in present]
@@ -85,10 +86,11 @@ def _judge_one(results: Results, claim: Claim) -> ClaimVerdict:
     than = results.values(claim.part, claim.than, claim.metric, claim.where)
     differences = {seed: better[seed] - than[seed] for seed in sorted(better.keys() & than.keys())}
     difference = bootstrap_mean(list(differences.values()))
+    decided = verdict(difference, +1 if higher_is_better else -1)
     return ClaimVerdict(
         claim=claim,
         metric=metric,
-        verdict=verdict(difference, +1 if higher_is_better else -1),
+        verdict=decided if len(differences) >= FEW_SEEDS else "not shown",
         difference=difference,
         differences=differences,
         higher_is_better=higher_is_better,

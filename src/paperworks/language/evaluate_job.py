@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from paperworks.core.errors import DataError, OptionError, did_you_mean
 from paperworks.core.files import json_value, write_atomic
@@ -27,14 +27,17 @@ from paperworks.language.rewards import Reward, load_reward
 from paperworks.language.train_job import DataSource
 
 METRICS = ("accuracy", "perplexity", "kl", "reward", "length")
-_SCHEMAS = ("preference", "feedback", "demonstration", "prompt")  # the first that the rows fill is taken
+_TELLING = {"preference": ("chosen",), "feedback": ("response", "desirable"), "demonstration": ("response",)}
+"""The fields without which a row is not of that kind; asked for in this order, and a row of none of them is a prompt."""
 
 
 @dataclass(frozen=True)
 class MeasureOptions:
     """What to measure, and how."""
 
-    metrics: tuple[str, ...] = option((), f"some of {', '.join(METRICS)} (default: all that the data and options allow)")
+    metrics: tuple[str, ...] = option(
+        (), f"some of {', '.join(METRICS)} (default: all that the data and options allow)"
+    )
     normalise: bool = option(False, "compare log-probabilities a token rather than a response")
     samples: int = option(1, "responses drawn for each prompt", low=1)
     max_new_tokens: int = option(128, "most tokens of a drawn response", low=1)
@@ -58,7 +61,7 @@ class EvaluateJob:
     model: str
     data: DataSource
     schema: str = "auto"
-    reference: str | None = None  # a model; "none" for no reference where a model has adapters
+    reference: str = "auto"  # a model, or "none"; "auto": the model beneath adapters where there are some, else none
     rewards: tuple[str, ...] = ()
     measure: MeasureOptions = MeasureOptions()
     precision: Precision = "float32"
@@ -137,9 +140,8 @@ def _evaluate(job: EvaluateJob, shown: Progress) -> Evaluation:
     schema, dataset = read_rows(job.data, job.schema)
     for line in dataset.report.lines():
         shown.say(line)
-    has_reference = None if job.reference is None else job.reference.lower() != "none"
-    if has_reference is not None:  # a metric that is impossible is said before a model is loaded
-        chosen_metrics(job.measure.metrics, schema, has_reference, bool(rewards), job.data.path)
+    if job.reference != "auto":  # a metric that is impossible is said before a model is loaded
+        chosen_metrics(job.measure.metrics, schema, job.reference != "none", bool(rewards), job.data.path)
     policy = _load(job, job.model)
     reference = _reference(job, policy)
     metrics = chosen_metrics(job.measure.metrics, schema, reference is not None, bool(rewards), job.data.path)
@@ -159,25 +161,28 @@ def _evaluate(job: EvaluateJob, shown: Progress) -> Evaluation:
 
 
 def read_rows(source: DataSource, schema: str = "auto") -> tuple[str, Dataset[Any]]:
-    """The rows of a source, and the schema they were read as: with `auto` the fullest that its first good row fills.
+    """The rows of a source, and the schema they were read as: with `auto` the fullest that the first row fills.
 
     Raises DataError, and OptionError for an unknown schema.
     """
-    if schema != "auto":
-        if schema not in SCHEMAS:
-            raise OptionError(f"unknown schema {schema!r}{did_you_mean(schema, [*_SCHEMAS, 'auto'])}")
-        return schema, source.read(SCHEMAS[schema])
-    if source.path == "-":
-        raise OptionError(f"standard input is read only once: say what it holds with --schema {' or '.join(_SCHEMAS)}")
-    for name in _SCHEMAS:
-        first = dataclasses.replace(source, limit=1, bad_rows="skip")
-        try:
-            found = first.read(SCHEMAS[name])
-        except DataError:
-            continue
-        if not found.report.converted_from:  # feedback and demonstrations can be made of preferences: not what they are
-            return name, source.read(SCHEMAS[name])
-    return "preference", source.read(SCHEMAS["preference"])  # fits none: say what a pair would need
+    if schema == "auto" and source.path == "-":
+        names = ", ".join([*_TELLING, "prompt"])
+        raise OptionError(f"standard input is read only once: say what it holds with --schema (one of {names})")
+    if schema == "auto":
+        schema = next((name for name in _TELLING if _is_of(source, name)), "prompt")
+    if schema not in SCHEMAS:
+        raise OptionError(f"unknown schema {schema!r}{did_you_mean(schema, [*_TELLING, 'prompt', 'auto'])}")
+    return schema, source.read(SCHEMAS[schema])
+
+
+def _is_of(source: DataSource, schema: str) -> bool:
+    """Whether the first row has the fields that tell this schema, be it right or wrong in other ways."""
+    try:
+        dataclasses.replace(source, limit=1).read(SCHEMAS[schema])
+    except DataError as error:
+        is_absent = error.field in _TELLING[schema] and ("missing;" in str(error) or "no such column" in str(error))
+        return not is_absent and source.bad_rows == "error"
+    return True
 
 
 def chosen_metrics(
@@ -210,10 +215,9 @@ def _load(job: EvaluateJob, name: str) -> Policy:
 
 
 def _reference(job: EvaluateJob, policy: Policy) -> Policy | None:
-    """The reference named; without a name, the model beneath the adapters where there are some."""
-    if job.reference is None:
+    if job.reference == "auto":
         return policy.reference() if policy.has_adapters else None
-    return None if job.reference.lower() == "none" else _load(job, job.reference)
+    return None if job.reference == "none" else _load(job, job.reference)
 
 
 def _given_rows(
@@ -241,7 +245,7 @@ def _given_rows(
         reference=reference,
         max_length=measure.max_length,
         long_prompts=measure.long_prompts,
-        on_progress=_bar(shown, "scoring rows"),
+        on_progress=_bar(shown, "scoring rows", len(dataset)),
     )
     notes += scored.items.notes()
     figures = []
@@ -292,7 +296,7 @@ def _own_samples(
         measure.seed,
         measure.max_new_tokens,
         temperature=measure.temperature,
-        on_progress=_bar(shown, "sampling"),
+        on_progress=_bar(shown, "sampling", len(prompts)),
     )
     of = f"{len(report.rows)} samples of {len(prompts)} prompts"
     figures = []
@@ -326,12 +330,12 @@ def _distinct(dataset: Dataset[Any]) -> list[Any]:
     return list(prompts.values())
 
 
-def _bar(shown: Progress, label: str) -> OnProgress:
-    bar = shown.bar(label, 1.0)
+def _bar(shown: Progress, label: str, total: int) -> OnProgress:
+    bar = shown.bar(label, total)
 
-    def on_progress(done: float) -> None:
-        bar.update(done)
-        if done >= 1 - 1e-9:
+    def on_progress(share: float) -> None:
+        bar.update(round(share * total))
+        if share >= 1 - 1e-9:
             bar.finish()
 
     return on_progress

@@ -25,7 +25,7 @@ from paperworks.language.rewards import Reward
 from paperworks.language.sampling import sample
 
 OnProgress = Callable[[float], None]  # the share that is done, in [0, 1]
-_TREES_AT_ONCE = 128
+_TREES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -299,9 +299,7 @@ def reward_of_samples(policy: Policy, prompts: Sequence[Text], reward: Reward, n
     return sample_report(policy, None, prompts, (reward,), n, **options).reward(reward.name)
 
 
-def length_of_samples(
-    policy: Policy, prompts: Sequence[Text], n: int = 1, **options: Any
-) -> tuple[Measured, Measured]:
+def length_of_samples(policy: Policy, prompts: Sequence[Text], n: int = 1, **options: Any) -> tuple[Measured, Measured]:
     """(tokens of own samples, share of them cut by max_new_tokens). `options` are those of `sample_report`."""
     report = sample_report(policy, None, prompts, (), n, **options)
     return report.tokens(), report.at_cap()

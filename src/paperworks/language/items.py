@@ -87,24 +87,19 @@ def tokenise(
     Raises DataError (file:line) for a prompt with no room for a response, or rows without a role's responses.
     """
     limit = policy.context_length if max_length is None else min(max_length, policy.context_length)
+    texts = [[text for role in roles for text in _texts(row, role)] for row in dataset.rows]
+    sizes = _role_sizes(dataset, roles)
+    encoded = iter(policy.encode_responses([text for of_row in texts for text in of_row]))
+    prompts: dict[str, list[int]] = {}  # plain prompts often repeat
     items: list[Item] = []
-    sizes: tuple[int, ...] | None = None
-    responses = cut_responses = cut_prompts = skipped = 0
-    for row in dataset.rows:
-        by_role = [_texts(row, role) for role in roles]
-        row_sizes = tuple(map(len, by_role))
-        sizes = sizes or row_sizes
-        if row_sizes != sizes or 0 in row_sizes:
-            raise DataError(
-                f"expected the same number of responses in every row ({dict(zip(roles, sizes, strict=True))}), "
-                f"got {dict(zip(roles, row_sizes, strict=True))}",
-                file=row.where.file or None,
-                line=row.where.line or None,
-            )
-        try:
-            prompt = policy.encode_prompt(row.prompt)
-        except ModelError as error:
-            raise ModelError(f"{row.where}: {error}" if row.where.file else str(error)) from error
+    cut_responses = cut_prompts = skipped = 0
+    for row, of_row in zip(dataset.rows, texts, strict=True):
+        responses = [next(encoded) for _ in of_row]
+        prompt = prompts.get(row.prompt) if isinstance(row.prompt, str) else None
+        if prompt is None:
+            prompt = _encoded_prompt(policy, row)
+            if isinstance(row.prompt, str):
+                prompts[row.prompt] = prompt
         room = limit if policy.is_encoder_decoder else limit - len(prompt)
         too_long = len(prompt) > limit or room < 1
         if too_long and long_prompts == "skip":
@@ -123,17 +118,12 @@ def tokenise(
             room = limit if policy.is_encoder_decoder else max(1, limit // 2)
             prompt = prompt[-(limit if policy.is_encoder_decoder else limit - room) :]
             cut_prompts += 1
-        encoded = []
-        for text in (text for texts in by_role for text in texts):
-            ids = policy.encode_response(text)
-            responses += 1
-            cut_responses += len(ids) > room
-            encoded.append(tuple(ids[:room]))
+        cut_responses += sum(len(ids) > room for ids in responses)
         desirable = getattr(row, "desirable", None)
         items.append(
             Item(
                 tuple(prompt),
-                tuple(encoded),
+                tuple(tuple(ids[:room]) for ids in responses),
                 float(row.weight),
                 None if desirable is None else float(desirable),
                 None,
@@ -144,7 +134,7 @@ def tokenise(
         raise DataError("0 rows left: every prompt fills max_length", file=dataset.report.source or None)
     if mismatched:
         items = _with_mismatched(items, limit, policy.is_encoder_decoder, seed)
-    return Items(items, tuple(roles), sizes or (), responses, cut_responses, cut_prompts, skipped)
+    return Items(items, tuple(roles), sizes, len(items) * sum(sizes), cut_responses, cut_prompts, skipped)
 
 
 def _texts(row: Any, role: str) -> tuple[Text, ...]:
@@ -153,6 +143,29 @@ def _texts(row: Any, role: str) -> tuple[Text, ...]:
     if isinstance(value, tuple) and (not value or isinstance(value[0], str)):
         return value
     return (value,)
+
+
+def _role_sizes(dataset: Dataset[Any], roles: Sequence[str]) -> tuple[int, ...]:
+    """How many responses each role has, which must be the same in every row."""
+    sizes: tuple[int, ...] = ()
+    for row in dataset.rows:
+        of_row = tuple(len(_texts(row, role)) for role in roles)
+        sizes = sizes or of_row
+        if of_row != sizes or 0 in of_row:
+            raise DataError(
+                f"expected the same number of responses in every row ({dict(zip(roles, sizes, strict=True))}), "
+                f"got {dict(zip(roles, of_row, strict=True))}",
+                file=row.where.file or None,
+                line=row.where.line or None,
+            )
+    return sizes
+
+
+def _encoded_prompt(policy: Policy, row: Any) -> list[int]:
+    try:
+        return policy.encode_prompt(row.prompt)
+    except ModelError as error:
+        raise ModelError(f"{row.where}: {error}" if row.where.file else str(error)) from error
 
 
 def _with_mismatched(items: list[Item], limit: int, is_encoder_decoder: bool, seed: int) -> list[Item]:

@@ -225,11 +225,14 @@ class Policy:
 
     def encode_response(self, response: Text) -> list[int]:
         """Token ids of a response, the end token included: a string, or the messages of the last turn."""
-        if not isinstance(response, str):
-            response = "\n".join(str(message["content"]) for message in response)
+        return self.encode_responses([response])[0]
+
+    def encode_responses(self, responses: Sequence[Text]) -> list[list[int]]:
+        """Token ids of many responses, each with the end token."""
+        texts = [r if isinstance(r, str) else "\n".join(str(message["content"]) for message in r) for r in responses]
         end = self.tokenizer.eos_token_id
-        ids = self.tokenizer(response, add_special_tokens=False).input_ids
-        return [*ids, end] if not ids or ids[-1] != end else list(ids)
+        encoded = self.tokenizer(texts, add_special_tokens=False).input_ids if texts else []
+        return [list(ids) if ids and ids[-1] == end else [*ids, end] for ids in encoded]
 
     def _chat(self, messages: Sequence[Any], *, generate: bool) -> str:
         if not self.tokenizer.chat_template:
@@ -247,7 +250,7 @@ class Policy:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a response without its special tokens."""
-        return cast(str, self.tokenizer.decode(ids, skip_special_tokens=True))
+        return cast(str, self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     # --------------------------------------------------------------------------------------------------------- scores
 

@@ -377,7 +377,9 @@ def _padded_history(prompts: Sequence[list[int]], n: int, device: torch.device) 
 def end_tokens(policy: Policy) -> list[int]:
     """The tokens that end a response: the tokenizer's and those of the model's generation configuration."""
     configured = getattr(policy.base.generation_config, "eos_token_id", None)
-    return sorted({policy.tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None})
+    return sorted(
+        {policy.tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None}
+    )
 
 
 # ------------------------------------------------------------------------------------------------- transformers' `generate`

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paperworks.core.errors import OptionError, RunError
+from paperworks.core.errors import OptionError, PaperworksError, RunError, TrainingDiverged
 from paperworks.core.options import load_yaml, plain, to_mapping
 from paperworks.core.progress import Progress
-from paperworks.core.runs import Run, RunStore
+from paperworks.core.runs import Run, RunStore, read_metrics
 from paperworks.language.data import Dataset, read
 from paperworks.language.model_card import write_card
 from paperworks.language.objectives import load_objective_file, objective_class
@@ -92,7 +92,7 @@ def job_from_config(values: Mapping[str, Any]) -> TrainJob:
         data=build(DataSource, data if isinstance(data, Mapping) else {"path": data}, what="data"),
         training=build(TrainOptions, rest.pop("training", None) or {}, what="training"),
         lora=None if not rest.get("lora") else build(LoraOptions, rest["lora"], what="lora"),
-        **build(_Rest, {k: v for k, v in rest.items() if k != "lora"}, what="run.yaml").__dict__,
+        **build(_Rest, {k: v for k, v in rest.items() if k != "lora"}).__dict__,
     )
 
 
@@ -130,14 +130,37 @@ def train_job(
     training_rows, held_out = _held_out(job, rows)
     if resume and out is not None:
         _same_job(job, Path(out))
+    policy = _policy(job)
     if not is_main:
-        return _train(job, training_rows, held_out, Path(str(out)), resume, shown, None), Path(str(out))
+        return _train(policy, job, training_rows, held_out, Path(str(out)), resume, shown, None), Path(str(out))
     store = RunStore()
-    with store.start("train", job.objective.name, out, job.config(), job.training.seed, resume, overwrite=overwrite) as run:
-        result = _train(job, training_rows, held_out, run.folder, resume, shown, run)
-        run.finish(_results(job, rows, training_rows, held_out, result))
+    run = store.start("train", job.objective.name, out, job.config(), job.training.seed, resume, overwrite=overwrite)
+    try:
+        with run:
+            result = _train(policy, job, training_rows, held_out, run.folder, resume, shown, run)
+            run.finish(_results(job, rows, training_rows, held_out, result))
+    except PaperworksError as error:
+        if not isinstance(error, TrainingDiverged) and _never_began(run.folder):
+            store.delete(run.record)  # a row or an option to mend; the same --out is then free for the next try
+        raise
     write_report(run.folder)
     return result, run.folder
+
+
+def _policy(job: TrainJob) -> Policy:
+    return Policy.load(
+        job.model,
+        precision=job.precision,
+        device=job.device,
+        chat_template=job.chat_template,
+        gradient_checkpointing=job.gradient_checkpointing,
+        lora=job.lora,
+        seed=job.training.seed,
+    )
+
+
+def _never_began(folder: Path) -> bool:
+    return not read_metrics(folder / "metrics.jsonl") and not any((folder / "checkpoints").glob("*"))
 
 
 def _held_out(job: TrainJob, rows: Dataset[Any]) -> tuple[Dataset[Any], Dataset[Any] | None]:
@@ -149,20 +172,43 @@ def _held_out(job: TrainJob, rows: Dataset[Any]) -> tuple[Dataset[Any], Dataset[
     return rows.split(amount, job.training.seed)
 
 
+def run_yaml(folder: str | Path) -> Path:
+    """The run.yaml of a run to go on with. Raises RunError where there is none."""
+    path = Path(folder) / "run.yaml"
+    if not path.is_file():
+        raise RunError(f"{folder}: nothing to resume there (no run.yaml); start it without --resume")
+    return path
+
+
 def _same_job(job: TrainJob, folder: Path) -> None:
     """A resumed run must be the same run. Raises RunError naming what differs."""
-    if not (folder / "run.yaml").is_file():
-        raise RunError(f"{folder}: nothing to resume there (no run.yaml); start it without --resume")
-    before, now = load_yaml(folder / "run.yaml"), job.config()
-    different = sorted(key for key in now if plain(now[key]) != before.get(key))
+    before, now = _flat(load_yaml(run_yaml(folder))), _flat(job.config())
+    different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if "objective" in different:
+        different = ["objective"]  # its options differ as a matter of course
     if different:
+        listed = ", ".join(
+            f"{name} was {before.get(name, 'not given')}, now {now.get(name, 'not given')}" for name in different[:6]
+        )
         raise RunError(
-            f"{folder}: the run there was started with other settings ({', '.join(different)}); "
-            f"go on with --config {folder}/run.yaml --resume, or start again with --overwrite"
+            f"{folder}: the run there was started with other settings ({listed}); "
+            "leave them out to go on with it, or start again with --overwrite"
         )
 
 
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings as `training.batch_size: 16`, without those that are not given."""
+    out: dict[str, Any] = {}
+    for name, value in plain(values).items():
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{above}{name}.")
+        elif value is not None:
+            out[f"{above}{name}"] = value
+    return out
+
+
 def _train(
+    policy: Policy,
     job: TrainJob,
     rows: Dataset[Any],
     held_out: Dataset[Any] | None,
@@ -171,15 +217,6 @@ def _train(
     shown: Progress,
     run: Run | None,
 ) -> TrainResult:
-    policy = Policy.load(
-        job.model,
-        precision=job.precision,
-        device=job.device,
-        chat_template=job.chat_template,
-        gradient_checkpointing=job.gradient_checkpointing,
-        lora=job.lora,
-        seed=job.training.seed,
-    )
     bars: dict[str, Any] = {}
 
     def on_step(step: int, steps: int, values: Mapping[str, float]) -> None:

@@ -25,7 +25,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from paperworks.core.errors import DataError, OptionError, TrainingDiverged
+from paperworks.core.errors import DataError, OptionError, RunError, TrainingDiverged
 from paperworks.core.options import check_ranges, option
 from paperworks.core.seeding import seed_everything, torch_generator
 from paperworks.language import checkpoints, logprobs
@@ -110,7 +110,7 @@ def train(
     Reference log-probabilities are kept on disk for other runs where there is a folder, or with `cache_reference`.
     With `resume` the newest checkpoint there is taken up; on a CPU the result is the uninterrupted run's bit for bit.
     Raises TrainingDiverged (the last checkpoint stays), Interrupted on Ctrl-C (a checkpoint is written first), DataError,
-    OptionError.
+    OptionError, RunError where the rows are not those that the resumed run began with.
     """
     return _Loop(
         policy, objective, dataset, options, held_out, folder, resume, on_step, on_evaluation, on_note, cache_reference
@@ -161,6 +161,7 @@ class _Loop:
         self.policy, self.options, self.resume = policy, options, resume
         self.folder = None if folder is None else Path(folder)
         self.on_step, self.on_evaluation, self.on_note = on_step, on_evaluation, on_note
+        self.fingerprint = "" if self.folder is None else dataset.fingerprint
         self.objective, dataset = objective.prepare(dataset, policy, seed=options.seed)
         self.notes: list[str] = []
         for line in self.objective.option_notes():
@@ -186,6 +187,7 @@ class _Loop:
             self.parameters, lr=self.peak, weight_decay=options.weight_decay, fused=_can_fuse(self.parameters)
         )
         self.first: dict[str, float] = {}
+        self.final: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
         self.warnings: list[str] = []
         self.best_step, self.best_loss = 0, math.inf
@@ -389,11 +391,14 @@ class _Loop:
     def _divergence(self, step: int, rows: Sequence[int], values: Mapping[str, float]) -> str:
         what = "the loss" if not math.isfinite(values["loss"]) else "the gradient"
         where = ", ".join(self.data.items[row].where for row in rows[:8]) + (", ..." if len(rows) > 8 else "")
-        kept = "" if self.folder is None else "; the last checkpoint is kept"
+        kept = "; the last checkpoint is kept" if self._has_checkpoint() else ""
         return (
             f"{what} became {values['loss' if what == 'the loss' else 'grad_norm']} at step {step + 1} on rows {where}"
             f"{kept}: lower --learning-rate, or look at those rows"
         )
+
+    def _has_checkpoint(self) -> bool:
+        return self.folder is not None and any((self.folder / "checkpoints").glob("step-*"))
 
     # ----------------------------------------------------------------------------------------------------- evaluation
 
@@ -460,14 +465,13 @@ class _Loop:
             self.accelerator.init_trackers("paperworks", config={"objective": self.objective.name})
         if start == 0 and self.held_out is not None:
             self._consider(0)
-        values: dict[str, float] = {}
         saved = start
         with _deferred_interrupt() as interrupted:
             for step in range(start, self.plan.steps):
-                values = self._step(step)
-                self.first = self.first or values
+                self.final = self._step(step)
+                self.first = self.first or self.final
                 done = step + 1
-                self._report(done, values)
+                self._report(done, self.final)
                 if self.held_out is not None and (done % every == 0 or done == self.plan.steps):
                     self._consider(done)
                 if done % self.options.save_every == 0 or interrupted() or done == self.plan.steps:
@@ -489,7 +493,7 @@ class _Loop:
         return TrainResult(
             steps=self.plan.steps,
             first=self.first,
-            final=values,
+            final=self.final,
             held_out=held_out,
             history=self.history,
             best_step=kept_step,
@@ -515,7 +519,9 @@ class _Loop:
             return
         state = {
             "step": step,
+            "data": self.fingerprint,
             "first": self.first,
+            "final": self.final,
             "history": self.history,
             "best_step": self.best_step,
             "best_loss": self.best_loss,
@@ -529,7 +535,13 @@ class _Loop:
         state = checkpoints.load_checkpoint(self.folder / "checkpoints", self.model, self.optimiser)
         if state is None:
             return 0
-        self.first, self.history, self.warnings = state["first"], state["history"], state["warnings"]
+        if state["data"] != self.fingerprint:
+            raise RunError(
+                f"{self.folder}: the training rows are not those that the run began with; "
+                "put them back, or start again with --overwrite"
+            )
+        self.first, self.final = state["first"], state["final"]
+        self.history, self.warnings = state["history"], state["warnings"]
         self.best_step = state["best_step"]
         self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
         return int(state["step"])
