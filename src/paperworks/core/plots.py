@@ -102,9 +102,13 @@ def lines(
     log_x: bool = False,
     log_y: bool = False,
     markers: bool | None = None,
+    x_ticks: Sequence[float] | None = None,
     colours_by_name: Mapping[str, str] | None = None,
 ) -> str:
-    """A line a name, with a band where the curve has bounds. Markers where a curve has few points, unless told."""
+    """A line a name, with a band where the curve has bounds. Markers where a curve has few points, unless told.
+
+    `x_ticks` are the values named on the x axis, for axes whose values were chosen by hand.
+    """
     palette = _palette(series, colours_by_name)
 
     def draw(axes: Axes) -> None:
@@ -115,6 +119,9 @@ def lines(
             if curve.low is not None and curve.high is not None:
                 axes.fill_between(curve.x, curve.low, curve.high, color=palette[name], alpha=0.16, linewidth=0)
         _label(axes, x, y, title, log_x, log_y)
+        if x_ticks is not None:
+            axes.set_xticks(list(x_ticks), [f"{value:g}" for value in x_ticks])
+            axes.set_xticks([], minor=True)
         _grid(axes, "both")
         _legend(axes, len(series))
 

@@ -60,6 +60,10 @@ class Page:
         """A remark that must not be missed."""
         return self._add("note", text=text)
 
+    def callout(self, title: str, lines: Sequence[str], *, kind: Literal["answer", "warning"] = "answer") -> Page:
+        """A box with a title and one line or several: what a reader in a hurry takes away, or must not overlook."""
+        return self._add("callout", title=title, lines=list(lines), mood=kind)
+
     def table(
         self,
         columns: Sequence[str],

@@ -107,7 +107,9 @@ def compare_job(
             raise RunError(_failure_line(results.failures))
         findings = find(Measures(plan, cells))
         failures = [{**vars(failure), "log": str(failure.log)} for failure in results.failures]
-        write_json_atomic(run.folder / "results.json", {**plain(findings), "plan": plan_values(plan), "failures": failures})
+        write_json_atomic(
+            run.folder / "results.json", {**plain(findings), "plan": plan_values(plan), "failures": failures}
+        )
         write_report(run.folder)
         if results.failures:
             run.end("failed", _failure_line(results.failures))
@@ -122,7 +124,7 @@ def experiment_of(job: CompareJob, points: tuple[Point, ...], plan: Plan) -> Exp
         name="A",
         title=f"{len(points)} settings of {len(plan.objectives)} objectives, and the untrained model",
         arms=arms,
-        seeds=dict.fromkeys(("smoke", "small", "full"), job.measure.seeds),  # type: ignore[arg-type]
+        seeds=dict.fromkeys(("smoke", "small", "full"), job.measure.seeds),
         cell=compare_cell,
         metrics=(Metric("train_seconds", unit="s", higher_is_better=False),),
     )
@@ -176,7 +178,9 @@ def _notes(job: CompareJob, points: tuple[Point, ...], rows: SharedRows) -> list
         if schema is Feedback:
             lines.append(f"{name} trains on single responses: each step takes both responses of as many pairs")
         if schema is Demonstration:
-            lines.append(f"{name} imitates the chosen response of each pair: as many pairs a step, the rejected ones unused")
+            lines.append(
+                f"{name} imitates the chosen response of each pair: as many pairs a step, the rejected ones unused"
+            )
     counts = {p.objective: len(points_of(points, p.objective)) for p in points}
     if len(set(counts.values())) > 1:
         tried = ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -47,7 +47,7 @@ def arm_of(job: CompareJob, point: Point | None, fingerprints: Mapping[str, str]
 
 def compare_cell(arm: Arm, setting: str, seed: int, budget: Budget, workspace: Workspace) -> dict[str, Any]:
     """Trains and measures one arm. A training that diverges gives {"diverged": why} and no measures."""
-    given = arm.options["point"] if "point" in arm.options else None
+    given = arm.options.get("point")
     job = job_from_config({**arm.options["job"], "objectives": []})
     point = None if given is None else Point(given["objective"], given["options"], tuple(given["swept"]))
     job.load_objectives()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from paperworks.core.progress import duration
 from paperworks.core.statistics import Interval, verdict
 from paperworks.language.comparison_findings import Findings, PointFindings
 from paperworks.language.comparison_grid import START, Point, points_of
@@ -45,11 +46,10 @@ def bottom_line(findings: Findings, plan: Plan) -> list[str]:
 def warnings(findings: Findings, plan: Plan) -> list[str]:
     """What limits or contradicts the bottom line, the gravest first."""
     lines = [*_failed(findings, plan), *_evidence(findings, plan)]
-    for point in findings.chosen:
-        lines += [*_length(findings, point), *_distance(point), *_at_the_edge(plan, point)]
+    lines += [*_length(findings), *_distance(findings), *_at_the_edge(findings, plan)]
     lines += _cut(findings, plan)
     lines += [f"{arm}: {line}" for arm, found in findings.training_warnings.items() for line in found]
-    return [*lines, *plan.rows["warnings"]]
+    return [*lines, *(f"Data: {line}." for line in plan.rows["warnings"])]
 
 
 def setting_of(point: PointFindings) -> str:
@@ -81,7 +81,9 @@ def _best_line(findings: Findings, plan: Plan, best: PointFindings) -> str:
 
 
 def _listed(findings: Findings, best: PointFindings, points: Sequence[PointFindings]) -> str:
-    return "; ".join(f"{setting_of(p)} by {_signed(findings.pairs[best.name][p.name].criterion, plus=False)}" for p in points)
+    return "; ".join(
+        f"{setting_of(p)} by {_signed(findings.pairs[best.name][p.name].criterion, plus=False)}" for p in points
+    )
 
 
 def _cost_line(findings: Findings, best: PointFindings) -> str:
@@ -90,7 +92,7 @@ def _cost_line(findings: Findings, best: PointFindings) -> str:
     than = f" (untrained {start.mean:.1f})" if start is not None else ""
     return (
         f"Its cost: KL {kl.mean:.2f} nats a response from the untrained model, answers of {tokens.mean:.1f} tokens{than}, "
-        f"{best.seconds / 60:.1f} minutes of training a seed here."
+        f"{duration(best.seconds)} of training a seed here."
     )
 
 
@@ -99,7 +101,9 @@ def _failed(findings: Findings, plan: Plan) -> list[str]:
     for each in findings.objectives:
         if each.chosen is None:
             why = "diverged" if any(point.diverged for point in each.points) else "has no finished training"
-            lines.append(f"{each.name}: every training {'diverged' if why == 'diverged' else 'failed or is not finished'}.")
+            lines.append(
+                f"{each.name}: every training {'diverged' if why == 'diverged' else 'failed or is not finished'}."
+            )
     if findings.diverged:
         first = next(iter(findings.diverged))
         lines.append(
@@ -118,7 +122,9 @@ def _failed(findings: Findings, plan: Plan) -> list[str]:
 def _evidence(findings: Findings, plan: Plan) -> list[str]:
     lines = []
     if plan.seeds == 1:
-        lines.append("One seed: the intervals cover the choice of prompts alone, not the chance in training. Use --seeds 5.")
+        lines.append(
+            "One seed: the intervals cover the choice of prompts alone, not the chance in training. Use --seeds 5."
+        )
     elif plan.seeds < FEW_SEEDS:
         lines.append(
             f"{plan.seeds} seeds: intervals over so few trainings are rough and tend to be too narrow. Use --seeds 5 or more "
@@ -135,46 +141,50 @@ def _evidence(findings: Findings, plan: Plan) -> list[str]:
     return lines
 
 
-def _length(findings: Findings, point: PointFindings) -> list[str]:
-    against = findings.pairs[point.name].get(START)
-    if against is None:
-        return []
-    tokens, at_start = point.metrics["tokens"].mean, findings.start["tokens"].mean
-    lines = []
-    if verdict(against.tokens) == "holds" and tokens > MUCH_LONGER * at_start:
-        lines.append(f"{point.objective}: answers grew to {tokens / at_start:.2f} times the untrained model's length.")
-    controlled = against.length_controlled
-    if controlled is not None and verdict(against.criterion) == "holds" and verdict(controlled) != "holds":
+def _length(findings: Findings) -> list[str]:
+    grown, explained = [], []
+    for point in findings.chosen:
+        against = findings.pairs[point.name].get(START)
+        if against is None:
+            continue
+        ratio = point.metrics["tokens"].mean / findings.start["tokens"].mean
+        if verdict(against.tokens) == "holds" and ratio > MUCH_LONGER:
+            grown.append(f"{point.objective} {ratio:.2f} times")
+        controlled = against.length_controlled
+        if controlled is not None and verdict(against.criterion) == "holds" and verdict(controlled) != "holds":
+            explained.append(f"{point.objective} ({_signed(controlled)})")
+    lines = [f"Answers became longer than the untrained model's: {', '.join(grown)}."] if grown else []
+    if explained:
         lines.append(
-            f"{point.objective}: its gain in reward is not shown at equal length ({_signed(controlled)}): length alone may "
-            "explain it."
+            f"At equal length the gain in reward is not shown: {', '.join(explained)}. Length alone may explain it."
         )
     return lines
 
 
-def _distance(point: PointFindings) -> list[str]:
-    kl, tokens = point.metrics["kl"].mean, point.metrics["tokens"].mean
-    if kl <= LARGE_KL and kl <= LARGE_KL_A_TOKEN * tokens:
+def _distance(findings: Findings) -> list[str]:
+    far = []
+    for point in findings.chosen:
+        kl, tokens = point.metrics["kl"].mean, point.metrics["tokens"].mean
+        if kl > LARGE_KL or kl > LARGE_KL_A_TOKEN * tokens:
+            far.append(f"{point.objective} {kl:.1f} nats a response, {kl / tokens:.2f} a token")
+    if not far:
         return []
-    return [
-        f"{point.objective}: KL is large, {kl:.1f} nats a response ({kl / tokens:.2f} a token): read its answers for lost "
-        "fluency or a reward that is being gamed."
-    ]
+    return [f"KL is large: {'; '.join(far)}. Read the answers below for lost fluency or a reward that is being gamed."]
 
 
-def _at_the_edge(plan: Plan, point: PointFindings) -> list[str]:
-    """A chosen value at the end of its sweep: a better one may lie beyond."""
-    lines = []
-    points = points_of(plan.all_points, point.objective)
-    for name in points[0].swept:
-        values = sorted({p.options[name] for p in points if isinstance(p.options[name], (int, float))})
-        if len(values) > 1 and point.options[name] in (values[0], values[-1]):
-            end = "smallest" if point.options[name] == values[0] else "largest"
-            lines.append(
-                f"{point.objective}: the chosen {name}={point.options[name]:g} is the {end} value tried; better ones may lie "
-                "beyond it."
-            )
-    return lines
+def _at_the_edge(findings: Findings, plan: Plan) -> list[str]:
+    """Chosen values at the end of their sweep."""
+    found = []
+    for point in findings.chosen:
+        points = points_of(plan.all_points, point.objective)
+        for name in points[0].swept:
+            values = sorted({p.options[name] for p in points if isinstance(p.options[name], (int, float))})
+            if len(values) > 1 and point.options[name] in (values[0], values[-1]):
+                end = "smallest" if point.options[name] == values[0] else "largest"
+                found.append(f"{point.objective} {name}={point.options[name]:g} ({end})")
+    if not found:
+        return []
+    return [f"At the edge of what was tried: {', '.join(found)}. Better values may lie beyond; widen --sweep."]
 
 
 def _cut(findings: Findings, plan: Plan) -> list[str]:
@@ -185,7 +195,9 @@ def _cut(findings: Findings, plan: Plan) -> list[str]:
     if not many:
         return []
     limit = plan.job["measure"]["max_new_tokens"]
-    return [f"Answers cut at {limit} tokens: {many}. Rewards and lengths are those of the cut answers; raise --max-new-tokens."]
+    return [
+        f"Answers cut at {limit} tokens: {many}. Rewards and lengths are those of the cut answers; raise --max-new-tokens."
+    ]
 
 
 def _signed(interval: Interval, *, plus: bool = True) -> str:

@@ -67,7 +67,7 @@ class Findings:
     pairs: Mapping[str, Mapping[str, Against]]
     prompts: int
     slope_on_length: float
-    diverged: Mapping[str, str]  # "arm, seed 0" -> why
+    diverged: Mapping[str, str]  # "arm seed 0" -> why
     missing: tuple[str, ...]  # cells without a result: failed, or not finished yet
     training_warnings: Mapping[str, tuple[str, ...]]
 
@@ -91,9 +91,7 @@ def find(measures: Measures) -> Findings:
     best = max(chosen, key=lambda point: point.metrics[criterion].mean, default=None)
     names = [point.name for point in chosen] + ([START] if measures.seeds(START) else [])
     pairs = {
-        one: {other: _against(measures, one, other) for other in names if other != one}
-        for one in names
-        if one != START
+        one: {other: _against(measures, one, other) for other in names if other != one} for one in names if one != START
     }
     start = {metric: measures.interval(START, metric) for metric in _metrics(measures)} if measures.seeds(START) else {}
     arms = [START, *(point.name for point in plan.all_points)]
@@ -106,8 +104,8 @@ def find(measures: Measures) -> Findings:
         pairs=pairs,
         prompts=measures.prompts(),
         slope_on_length=measures.slope if plan.rewards else 0.0,
-        diverged={f"{arm}, seed {seed}": why for (arm, seed), why in sorted(measures.diverged.items())},
-        missing=tuple(f"{arm}, seed {seed}" for arm in arms for seed in range(plan.seeds) if (arm, seed) not in there),
+        diverged={f"{arm} seed {seed}": why for (arm, seed), why in sorted(measures.diverged.items())},
+        missing=tuple(f"{arm} seed {seed}" for arm in arms for seed in range(plan.seeds) if (arm, seed) not in there),
         training_warnings={arm: lines for arm in arms if (lines := _warnings(measures, arm))},
     )
 

@@ -99,7 +99,9 @@ def job_from_config(values: Mapping[str, Any]) -> CompareJob:
     job: CompareJob = build(CompareJob, values, what="compare")
     for name in FIXED_TRAINING:
         if name in (values.get("training") or {}):
-            raise OptionError(f"compare: training.{name} cannot be chosen: every arm is trained alike, and kept at its last step")
+            raise OptionError(
+                f"compare: training.{name} cannot be chosen: every arm is trained alike and kept at its last step"
+            )
     return job
 
 

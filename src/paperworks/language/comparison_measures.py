@@ -95,7 +95,7 @@ class Measures:
         self.plan = plan
         self.cells = {place: cell for place, cell in cells.items() if not cell["diverged"]}
         self.diverged = {place: str(cell["diverged"]) for place, cell in cells.items() if cell["diverged"]}
-        kept = next((cell["kept_rows"] for cell in self.cells.values()), [])
+        kept: Sequence[int] = next((cell["kept_rows"] for cell in self.cells.values()), [])
         self._kept = np.array(kept, dtype=int)
 
     def seeds(self, *arms: str) -> list[int]:
@@ -152,7 +152,10 @@ class Measures:
         """First reward a token, within arms."""
         arms = [START, *(point.name for point in self.plan.all_points)]
         pairs = [
-            (self._samples(arm, "reward", "report", self.seeds(arm)), self._samples(arm, "tokens", "report", self.seeds(arm)))
+            (
+                self._samples(arm, "reward", "report", self.seeds(arm)),
+                self._samples(arm, "tokens", "report", self.seeds(arm)),
+            )
             for arm in arms
             if self.seeds(arm)
         ]
@@ -163,15 +166,15 @@ class Measures:
         """Mean tokens of the start's responses; NaN where it has no finished cell."""
         return self.interval(START, "tokens").mean
 
-    def _interval(self, values: Callable[[Sequence[int]], Matrix], metric: str, half: Half, seeds: list[int]) -> Interval:
+    def _interval(
+        self, values: Callable[[Sequence[int]], Matrix], metric: str, half: Half, seeds: list[int]
+    ) -> Interval:
         if not seeds:
             return Interval(float("nan"), float("nan"), float("nan"), 0)
         sizes = None if _of_samples(metric) else self._groups(half)[1]
         return statistics.crossed_interval(values(seeds), sizes)
 
-    def _by_prompt(
-        self, arm: str, metric: str, half: Half, seeds: Sequence[int]
-    ) -> tuple[Matrix, NDArray[np.float64]]:
+    def _by_prompt(self, arm: str, metric: str, half: Half, seeds: Sequence[int]) -> tuple[Matrix, NDArray[np.float64]]:
         """The metric by seed and prompt, and how many values a prompt's has."""
         if _of_samples(metric):
             values = self._samples(arm, metric, half, seeds).mean(axis=2)

@@ -11,12 +11,13 @@ Knows nothing of text, objectives or devices of others: token ids in, log-probab
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -94,47 +95,44 @@ def lay_out(trees: Sequence[Tree], *, device: torch.device, padding_allowed: int
     ids: list[int] = []
     positions: list[int] = []
     blocks: list[Block] = []
-    scored: list[tuple[int, int, int]] = []  # (response, predictor, target)
+    predictors: list[list[int]] = [[] for _ in range(first_response[-1])]  # by response
     for group in groups:
         length = lengths[group[0]]
-        segments = torch.zeros(len(group), length, dtype=torch.int32)
-        branching = False
+        branching = any(len(trees[i].responses) > 1 for i in group)
+        segments = torch.zeros(len(group), length, dtype=torch.int32) if branching else None
         for row, i in enumerate(group):
-            tree, start = trees[i], len(ids)
+            tree, start, depth = trees[i], len(ids), len(trees[i].prompt)
             ids.extend(tree.prompt)
-            positions.extend(range(len(tree.prompt)))
-            last_of_prompt = len(ids) - 1
-            branching |= len(tree.responses) > 1
+            positions.extend(range(depth))
             for branch, response in enumerate(tree.responses):
-                begin = len(ids)
+                begin, inputs = len(ids), len(response) - 1
                 ids.extend(response[:-1])
-                positions.extend(range(len(tree.prompt), len(tree.prompt) + len(response) - 1))
-                segments[row, begin - start : len(ids) - start] = branch + 1
-                which = first_response[i] + branch
-                scored.extend(
-                    (which, last_of_prompt if t == 0 else begin + t - 1, target) for t, target in enumerate(response)
-                )
+                positions.extend(range(depth, depth + inputs))
+                predictors[first_response[i] + branch] = [start + depth - 1, *range(begin, begin + inputs)]
+                if segments is not None:
+                    segments[row, begin - start : begin - start + inputs] = branch + 1
             padding = length - lengths[i]
             ids.extend([tree.prompt[0]] * padding)
             positions.extend([0] * padding)
-        mask = None
-        if branching:
-            causal = torch.ones(length, length, dtype=torch.bool).tril()
-            of_prompt = (segments == 0)[:, None, :]
-            mask = (causal & (of_prompt | (segments[:, :, None] == segments[:, None, :])))[:, None].to(device)
-        blocks.append(Block(len(group), length, mask))
+        blocks.append(Block(len(group), length, None if segments is None else _tree_mask(segments).to(device)))
 
-    scored.sort(key=lambda entry: entry[0])  # stable: tokens stay in order within a response
-    response, predictors, targets = (torch.tensor(column, device=device) for column in zip(*scored, strict=True))
+    counts = torch.tensor([len(of_response) for of_response in predictors], device=device)
     return Layout(
         input_ids=torch.tensor([ids], device=device),
         position_ids=torch.tensor([positions], device=device),
         blocks=tuple(blocks),
-        predictors=predictors,
-        targets=targets,
-        response=response,
-        counts=torch.bincount(response, minlength=first_response[-1]),
+        predictors=torch.tensor(list(itertools.chain.from_iterable(predictors)), device=device),
+        targets=torch.tensor([token for tree in trees for response in tree.responses for token in response], device=device),
+        response=torch.arange(len(predictors), device=device).repeat_interleave(counts),
+        counts=counts,
     )
+
+
+def _tree_mask(segments: Int[Tensor, "trees length"]) -> Bool[Tensor, "trees 1 length length"]:
+    """Where a position may look: back to its prompt (segment 0) and to its own response, never to another."""
+    causal = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool).tril()
+    of_prompt = (segments == 0)[:, None, :]
+    return (causal & (of_prompt | (segments[:, :, None] == segments[:, None, :])))[:, None]
 
 
 def _grouped_attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:

@@ -11,7 +11,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,12 +81,21 @@ def _load_adapter(location: str, name: str, dtype: torch.dtype) -> tuple[Any, Pr
         raise ModelError(f"the adapter in {location} is damaged: adapter_config.json cannot be read ({error})") from error
     base, tokenizer = load(base_name, dtype=dtype)
     try:
-        model = PeftModel.from_pretrained(base, location, is_trainable=True)
+        with quiet_peft():
+            model = PeftModel.from_pretrained(base, location, is_trainable=True)
         if Path(location, "tokenizer_config.json").is_file():
             tokenizer = AutoTokenizer.from_pretrained(location)
     except Exception as error:
         raise ModelError(f"the adapter in {location} does not load onto {base_name}: {_line(error)}") from error
     return model.eval(), tokenizer
+
+
+@contextlib.contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without PEFT's warning that it uses an old name of transformers: nothing a user could do about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def _why_not(name: str, location: str, error: Exception) -> str:

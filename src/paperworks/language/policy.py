@@ -112,7 +112,7 @@ class Policy:
             task_type="SEQ_2_SEQ_LM" if self.is_encoder_decoder else "CAUSAL_LM",
         )
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), models.quiet_peft():
                 torch.manual_seed(derive_seed(seed, "adapters"))
                 model = get_peft_model(cast(PreTrainedModel, self.model), config)
         except ValueError as error:

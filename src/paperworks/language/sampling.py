@@ -360,7 +360,8 @@ def _pick(
         picked = warped.argmax(-1)
     else:
         # inverse of the cumulative distribution: one uniform number a row, whatever else is in the batch
-        cumulative = (warped - warped.amax(-1, keepdim=True)).exp_().cumsum(-1)
+        total = normaliser if warped is logits else warped.logsumexp(-1)
+        cumulative = (warped - total[:, None]).exp_().cumsum(-1)
         threshold = uniform.clamp(max=1 - 1e-6)[:, None] * cumulative[:, -1:]
         picked = torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
     return picked, logits.gather(1, picked[:, None]).squeeze(1) - normaliser

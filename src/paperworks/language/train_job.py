@@ -124,12 +124,12 @@ def train_job(
     shown = progress if progress is not None and is_main else Progress(quiet=True)
     if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise OptionError("several processes need one folder to meet in: give --out DIR")
+    if resume and out is not None:
+        _same_job(job, Path(out))
     rows = job.data.read(job.objective.schema)
     for line in rows.report.lines():
         shown.say(line)
     training_rows, held_out = _held_out(job, rows)
-    if resume and out is not None:
-        _same_job(job, Path(out))
     policy = _policy(job)
     if not is_main:
         return _train(policy, job, training_rows, held_out, Path(str(out)), resume, shown, None), Path(str(out))

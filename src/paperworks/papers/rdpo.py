@@ -23,7 +23,6 @@ from paperworks.language.objectives.dpo import DPO
 from paperworks.language.objectives.rdpo import ConservativeDPO, RobustDPO
 from paperworks.language.rewards import load_reward
 from paperworks.language.testbeds import log_linear, reviews, tiny_alignment
-from paperworks.language.testbeds.unigram import at_kl
 from paperworks.language.training import TrainOptions
 
 BETA = 1.0  # of the reward's KL-regularised value, and of every arm that does not tune its own
@@ -159,14 +158,16 @@ def review_cell(arm: Arm, setting: str, seed: int, budget: Budget, workspace: Wo
         points.append(tiny_alignment.measure(policy, folder, prompts, load_reward("sentiment"), n=1, seed=seed)[0])
         losses.append(tiny_alignment.objective_loss(policy, folder, RobustDPO(beta, flip_rate), held_out))
     chosen = losses.index(min(losses))
-    reward, kl = (torch.tensor([getattr(point, name) for point in points]) for name in ("reward", "kl"))
+    start = tiny_alignment.measure(
+        tiny_alignment.load_start(folder), folder, prompts, load_reward("sentiment"), n=1, seed=seed
+    )[0]
     return {
-        **tiny_alignment.named("same_beta", points[BETAS[budget].index(0.1)]),
+        **{f"reward_{beta:g}": point.reward for beta, point in zip(BETAS[budget], points)},
         **tiny_alignment.named("tuned", points[chosen]),
         "tuned_beta": BETAS[budget][chosen],
-        "reward_at_kl": at_kl(MATCHED_KL, kl, reward),
-        "reward_by_beta": reward.tolist(),
-        "kl_by_beta": kl.tolist(),
+        "reward_at_kl": tiny_alignment.reward_at_kl(MATCHED_KL, [start, *points]),
+        "reward_by_beta": [point.reward for point in points],
+        "kl_by_beta": [point.kl for point in points],
     }
 
 
@@ -193,27 +194,26 @@ PART_B = Part(
     title="Tiny language model, sentiment as the true reward",
     text="A Llama of 2 layers and width 64 fitted to generated film reviews; 4000 pairs a seed sampled from it, labelled by "
     "Bradley-Terry on 4 times VADER's sentiment, 30% flipped once; one epoch of batch 64, learning rate 1e-3 (the paper's "
-    "Table 4), beta in {0.05, 0.1, 0.5, 2} for every arm. `same beta`: 0.1. `tuned`: the beta with the lowest de-biased "
-    "loss on 600 more flipped pairs. `at 2 nats`: linear between the betas on either side.",
+    "Table 4), beta in {0.05, 0.1, 0.5, 2} for every arm. `tuned`: the beta with the lowest de-biased loss on 600 more flipped "
+    "pairs. `at 2 nats`: linear in KL between the betas on either side, the start (0 nats) being a point of every arm.",
     arms=ARMS_B,
     seeds={"smoke": 2, "small": 5, "full": 10},
     prepare=prepare_reviews,
     cell=review_cell,
     metrics=(
-        Metric("same_beta_reward", "reward, same beta"),
-        Metric("same_beta_kl", "KL, same beta", "nats", False, ".2f"),
+        *(Metric(f"reward_{beta:g}", f"reward, beta {beta:g}") for beta in BETAS["small"]),
         Metric("reward_at_kl", "reward at 2 nats"),
         Metric("tuned_reward", "reward, tuned beta"),
         Metric("tuned_kl", "KL, tuned beta", "nats", False, ".2f"),
         Metric("tuned_beta", "tuned beta", format=".2f"),
-        Metric("same_beta_tokens", "tokens, same beta", higher_is_better=False, format=".1f"),
+        Metric("tuned_tokens", "tokens, tuned beta", higher_is_better=False, format=".1f"),
     ),
     figures=frontier_figure,
 )
 
 CLAIMS_B = (
-    Claim("same_beta_reward", "rdpo", "dpo", part="B"),
-    Claim("same_beta_reward", "dpo", "cdpo", part="B"),
+    *(Claim(f"reward_{beta:g}", "rdpo", "dpo", part="B") for beta in BETAS["small"]),
+    *(Claim(f"reward_{beta:g}", "dpo", "cdpo", part="B") for beta in BETAS["small"]),
     Claim("reward_at_kl", "rdpo", "dpo", part="B"),
     Claim("tuned_reward", "rdpo", "dpo", part="B"),
 )

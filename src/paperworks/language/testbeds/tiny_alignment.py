@@ -7,6 +7,7 @@ them. Everything goes through the parts that users use: `train`, `sample_report`
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -110,6 +111,16 @@ def objective_loss(policy: Policy, folder: Path, objective: Objective, rows: Dat
     batch = objective.batch(scores, weight=weight)
     terms, weights = objective.terms(batch), objective.weights(batch)
     return sum(float((terms[name] * weights[name]).sum() / weights[name].sum()) for name in terms)
+
+
+def reward_at_kl(target: float, points: Sequence[Aligned]) -> float:
+    """The reward at `target` nats, linear in KL between the points on either side; NaN where none goes so far."""
+    ordered = sorted(points, key=lambda point: point.kl)
+    for below, above in zip(ordered, ordered[1:]):
+        if below.kl <= target <= above.kl and above.kl > below.kl:
+            share = (target - below.kl) / (above.kl - below.kl)
+            return below.reward + share * (above.reward - below.reward)
+    return math.nan
 
 
 def named(prefix: str, aligned: Aligned) -> Mapping[str, float]:
