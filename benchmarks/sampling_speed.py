@@ -13,8 +13,9 @@ from paperworks.language.sampling import sample
 
 QUESTIONS = (
     "What is the capital of France?", "Say hi.", "2+2?", "Name three colours.", "Who wrote Hamlet?", "Write a poem.",
-    "Explain gravity briefly.", "Is water wet? Answer yes or no.", "Give a tip for sleeping well.", "Translate 'cat' to French.",
-    "What is a noun?", "Tell me a joke.", "How many legs has a spider?", "Name a fruit.", "What is 7 times 8?", "Describe rain.",
+    "Explain gravity briefly.", "Is water wet? Answer yes or no.", "Give a tip for sleeping well.",
+    "Translate 'cat' to French.", "What is a noun?", "Tell me a joke.", "How many legs has a spider?", "Name a fruit.",
+    "What is 7 times 8?", "Describe rain.",
 )  # fmt: skip
 SAMPLES, NEW_TOKENS = 4, 64
 
@@ -32,8 +33,13 @@ def theirs(policy: Policy, seed: int) -> int:
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
     torch.manual_seed(seed)
     out = policy.base.generate(
-        input_ids=ids, attention_mask=mask, do_sample=True, top_k=0, num_return_sequences=SAMPLES,
-        max_new_tokens=NEW_TOKENS, pad_token_id=pad,
+        input_ids=ids,
+        attention_mask=mask,
+        do_sample=True,
+        top_k=0,
+        num_return_sequences=SAMPLES,
+        max_new_tokens=NEW_TOKENS,
+        pad_token_id=pad,
     )
     end = policy.tokenizer.eos_token_id
     return sum(row.index(end) + 1 if end in row else len(row) for row in out[:, longest:].tolist())

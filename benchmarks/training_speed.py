@@ -26,7 +26,7 @@ from paperworks.language.training import TrainOptions, _Loop
 BATCH = 4
 BETA = 0.1
 RATE = 1e-5
-WORDS = "the of a in to with film story actor music plot scene end good bad long slow very quite rather real old new".split()
+WORDS = """the of a in to with film story actor music plot scene end good bad long slow very quite rather real old new""".split()
 
 
 def pairs(count: int, seed: int = 0) -> list[Preference]:
@@ -49,7 +49,9 @@ class Ours:
             steps=steps, batch_size=BATCH, micro_batch=BATCH, learning_rate=RATE, schedule="constant", warmup=0.0
         )
         self.policy, self.cached = policy, cached
-        self.loop = _Loop(policy, DPO(beta=BETA), Dataset(tuple(rows)), options, None, None, False, None, None, None, False)
+        self.loop = _Loop(
+            policy, DPO(beta=BETA), Dataset(tuple(rows)), options, None, None, False, None, None, None, False
+        )
         self.loop.plan.rows = lambda step: list(range(step * BATCH, (step + 1) * BATCH))  # type: ignore[method-assign]
 
     def step(self, index: int) -> float:
@@ -74,14 +76,27 @@ class Theirs:
         folder = resolve(model)
         table = Table.from_list([{k: getattr(r, k) for k in ("prompt", "chosen", "rejected")} for r in rows])
         config = DPOConfig(
-            output_dir=tempfile.mkdtemp(), use_cpu=True, beta=BETA, learning_rate=RATE, max_steps=len(rows) // BATCH,
-            per_device_train_batch_size=BATCH, lr_scheduler_type="constant", report_to=[], bf16=False,
-            precompute_ref_log_probs=cached, gradient_checkpointing=False, disable_tqdm=True, max_length=None,
+            output_dir=tempfile.mkdtemp(),
+            use_cpu=True,
+            beta=BETA,
+            learning_rate=RATE,
+            max_steps=len(rows) // BATCH,
+            per_device_train_batch_size=BATCH,
+            lr_scheduler_type="constant",
+            report_to=[],
+            bf16=False,
+            precompute_ref_log_probs=cached,
+            gradient_checkpointing=False,
+            disable_tqdm=True,
+            max_length=None,
         )
         peft = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM") if lora else None
         self.trainer = DPOTrainer(
-            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), args=config, train_dataset=table,
-            processing_class=AutoTokenizer.from_pretrained(folder), peft_config=peft,
+            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+            args=config,
+            train_dataset=table,
+            processing_class=AutoTokenizer.from_pretrained(folder),
+            peft_config=peft,
         )
         self.trainer.create_optimizer()
         data: Any = self.trainer.train_dataset

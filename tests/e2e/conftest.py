@@ -90,7 +90,9 @@ def command(capfd: pytest.CaptureFixture[str]) -> Train:
 def arguments(small_model: Path, preferences: Path, tmp_path: Path) -> Callable[..., list[str]]:
     """The words of a quick `paperworks train`: four steps of four rows; more options override."""
 
-    def words(objective: str = "dpo", *more: object, model: object = small_model, data: object = preferences) -> list[str]:
+    def words(
+        objective: str = "dpo", *more: object, model: object = small_model, data: object = preferences
+    ) -> list[str]:
         fixed = ["train", objective, "--quiet", "--model", model, "--data", data]
         quick = ["--steps", 4, "--batch-size", 4, "--learning-rate", 0.001]
         given = list(more) if "--out" in more else ["--out", tmp_path / "out", *more]

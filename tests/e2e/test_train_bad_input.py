@@ -235,7 +235,9 @@ def other_shapes(model: Path) -> None:
         bad_tokenizer, other_shapes,
     ],
 )  # fmt: skip
-def test_a_damaged_model_folder_is_named(damage: Callable[[Path], None], train: Any, small_model: Path, tmp_path: Path) -> None:
+def test_a_damaged_model_folder_is_named(
+    damage: Callable[[Path], None], train: Any, small_model: Path, tmp_path: Path
+) -> None:
     model = shutil.copytree(small_model, tmp_path / "model")
     damage(model)
     line = train(model=model).refused()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import io
 import json
 import sys
@@ -27,7 +28,9 @@ def first_step(tmp_path: Path, out: str = "out") -> dict[str, Any]:
     return json.loads((tmp_path / out / "metrics.jsonl").read_text().splitlines()[0])
 
 
-@pytest.mark.parametrize("objective", ["dpo", "cdpo", "rdpo", "ipo", "slic", "simpo", "kto", "orpo", "rpo", "ln-dpo", "sft"])
+@pytest.mark.parametrize(
+    "objective", ["dpo", "cdpo", "rdpo", "ipo", "slic", "simpo", "kto", "orpo", "rpo", "ln-dpo", "sft"]
+)
 def test_every_objective_trains_from_a_preference_file(objective: str, train: Any, tmp_path: Path) -> None:
     outcome = train(objective, "--steps", 2)
     assert outcome.code == 0, outcome.err
@@ -62,7 +65,7 @@ def test_bf16_weights_are_saved_as_such(train: Any, tmp_path: Path) -> None:
 def test_tensorboard_gets_every_step(train: Any, tmp_path: Path) -> None:
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     assert train("dpo", "--tracker", "tensorboard").code == 0
-    (events,) = (tmp_path / "out").rglob("events.out.tfevents.*")
+    events = min((tmp_path / "out").rglob("events.out.tfevents.*"), key=lambda path: len(path.parts))
     read = event_accumulator.EventAccumulator(str(events.parent))
     read.Reload()
     logged = [json.loads(line)["loss"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
@@ -71,9 +74,10 @@ def test_tensorboard_gets_every_step(train: Any, tmp_path: Path) -> None:
 
 
 def test_a_tracker_that_is_not_installed_is_named(train: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import accelerate.accelerator as accelerate_accelerator
-
-    monkeypatch.setattr(accelerate_accelerator, "filter_trackers", lambda *arguments, **named: [])
+    really = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "wandb" else really(name, *more)
+    )
     line = train("dpo", "--tracker", "wandb").refused()
     assert "wandb" in line and "pip install" in line
     assert not (tmp_path / "out").exists()
@@ -135,7 +139,9 @@ def test_json_prints_the_result_and_nothing_else(train: Any, tmp_path: Path) -> 
     assert printed["final"]["loss"] == results(tmp_path)["final"]["loss"]
 
 
-def test_the_model_and_the_report_are_named_at_the_end(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_and_the_report_are_named_at_the_end(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     out = train("dpo").out
     assert "model   out/model" in out and "report  out/report.html" in out and "paperworks generate --model out" in out
@@ -171,12 +177,12 @@ def test_an_objective_of_ones_own(train: Any, tmp_path: Path) -> None:
 
 def test_the_best_weights_are_kept_or_the_last(train: Any, tmp_path: Path) -> None:
     """At a rate far too high the held-out loss rises from the start: the best weights are those of step 0."""
-    options = ("--learning-rate", 0.3, "--warmup", 0, "--eval-every", 1, "--steps", 6)
+    options = ("--learning-rate", 3.0, "--warmup", 0, "--schedule", "constant", "--eval-every", 1)
     assert train("sft", *options).code == 0
     assert train("sft", *options, "--select", "last", "--out", tmp_path / "last").code == 0
     best, last = results(tmp_path), results(tmp_path, "last")
-    assert best["best_step"] == min(best["history"], key=lambda entry: entry["loss"])["step"] < 6
-    assert best["held_out"]["loss"] < last["held_out"]["loss"] and last["best_step"] == 6
+    assert best["best_step"] == min(best["history"], key=lambda entry: entry["loss"])["step"] < 4
+    assert best["held_out"]["loss"] < last["held_out"]["loss"] and last["best_step"] == 4
     assert any(not torch.equal(value, weights(tmp_path, "last")[key]) for key, value in weights(tmp_path).items())
 
 

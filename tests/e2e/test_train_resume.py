@@ -17,8 +17,9 @@ LORA = ("--lora", "--lora-rank", 2, "--lora-dropout", 0.3)
 
 # The process kills itself, unwarned and unprepared, at the n-th call of a function.
 KILLED_AT = """
-import os, signal
-from {module} import {owner} as owner
+import importlib, os, signal
+from operator import attrgetter
+owner = attrgetter("{owner}")(importlib.import_module("{module}"))
 really, calls = owner.{name}, []
 def {name}(*arguments, **named):
     calls.append(1)
@@ -38,16 +39,18 @@ def killed_at(module: str, owner: str, name: str, nth: int, *, before: bool) -> 
 
 # With --save-every 1 and four steps a checkpoint writes weights, optimiser and random state, one file after the other.
 MOMENTS = {
-    "loading": killed_at("paperworks.language", "models", "load", 1, before=False),
-    "half a checkpoint": killed_at("paperworks.language", "checkpoints", "save_file", 6, before=False),
-    "before its new name": killed_at("paperworks.core", "files", "_take_name", 4, before=True),
-    "after its new name": killed_at("paperworks.core", "files", "_take_name", 4, before=False),
-    "old ones not yet removed": killed_at("paperworks.language", "checkpoints", "shutil.rmtree", 2, before=True),
-    "half a step": killed_at("torch.optim", "AdamW", "step", 3, before=False),
+    "loading": killed_at("paperworks.language.train_job", "Policy", "load", 1, before=False),
+    "half a checkpoint": killed_at("paperworks.language.training", "checkpoints", "save_file", 6, before=False),
+    "before its new name": killed_at("paperworks.core.runs", "files", "_take_name", 4, before=True),
+    "after its new name": killed_at("paperworks.core.runs", "files", "_take_name", 4, before=False),
+    "old ones not yet removed": killed_at(
+        "paperworks.language.training", "checkpoints.shutil", "rmtree", 2, before=True
+    ),
+    "half a step": killed_at("torch", "optim.AdamW", "step", 3, before=False),
     "a line of metrics": killed_at("paperworks.core.runs", "Run", "log", 3, before=False),
     "saving the model": killed_at("paperworks.language.policy", "Policy", "write", 1, before=False),
     "results": killed_at("paperworks.core.runs", "Run", "finish", 1, before=True),
-    "the report": killed_at("paperworks.language", "train_job", "write_report", 1, before=True),
+    "the report": killed_at("paperworks.language.train_report", "plots", "lines", 1, before=True),
 }
 
 
@@ -75,15 +78,15 @@ def uninterrupted(train: Any, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     return run
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+QUICK = ("half a checkpoint", "after its new name", "half a step", "saving the model")
+SLOW = [pytest.param(moment, marks=pytest.mark.slow) for moment in MOMENTS if moment not in QUICK]
+
+
+@pytest.mark.parametrize("moment", [*QUICK, *SLOW])
 def test_a_run_killed_at_this_moment_ends_as_the_uninterrupted_one(
     moment: str, uninterrupted: Any, arguments: Any, own_process: Any, command: Any, tmp_path: Path
 ) -> None:
-    if moment == "old ones not yet removed":
-        code = MOMENTS[moment].replace("def shutil.rmtree", "def rmtree").replace("= shutil.rmtree", "= rmtree")
-    else:
-        code = MOMENTS[moment]
-    process: subprocess.Popen[str] = own_process(arguments("dpo", "--save-every", 1), code=code)
+    process: subprocess.Popen[str] = own_process(arguments("dpo", "--save-every", 1), code=MOMENTS[moment])
     _, err = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, err
     if moment == "loading":
@@ -97,7 +100,7 @@ def test_a_run_killed_at_this_moment_ends_as_the_uninterrupted_one(
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "finished"
 
 
-@pytest.mark.parametrize("seconds", [0.02, 0.07, 0.15])
+@pytest.mark.parametrize("seconds", [0.07, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.02, 0.15))])
 def test_killed_after_some_time_with_adapters_and_dropout(
     seconds: float, uninterrupted: Any, arguments: Any, own_process: Any, command: Any, tmp_path: Path
 ) -> None:

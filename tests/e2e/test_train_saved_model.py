@@ -11,7 +11,13 @@ import torch
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSeq2SeqLM
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 LORA = ("--lora", "--lora-rank", 2)
 
@@ -51,7 +57,9 @@ def our_score(folder: Path, prompt: str, response: str) -> float:
     return score(policy, [tree])[0].item()
 
 
-def trained_pair(outcome: Any, tmp_path: Path, base: Path, auto: Any, row: dict[str, Any]) -> tuple[float, float, float]:
+def trained_pair(
+    outcome: Any, tmp_path: Path, base: Path, auto: Any, row: dict[str, Any]
+) -> tuple[float, float, float]:
     """The scores of a row's chosen response: plain library on the saved folder, ours on it, and the base model's."""
     assert outcome.code == 0, outcome.err
     saved = tmp_path / "out" / "model"
@@ -61,7 +69,11 @@ def trained_pair(outcome: Any, tmp_path: Path, base: Path, auto: Any, row: dict[
     prompt = tokenizer(row["prompt"]).input_ids + (end if is_seq2seq else [])
     response = tokenizer(row["chosen"], add_special_tokens=False).input_ids + end
     plain = plain_score(auto.from_pretrained(saved).eval(), prompt, response)
-    return plain, our_score(tmp_path / "out", row["prompt"], row["chosen"]), our_score(base, row["prompt"], row["chosen"])
+    return (
+        plain,
+        our_score(tmp_path / "out", row["prompt"], row["chosen"]),
+        our_score(base, row["prompt"], row["chosen"]),
+    )
 
 
 @pytest.mark.parametrize("objective", ["dpo", "sft"])
@@ -97,10 +109,14 @@ def test_a_saved_adapter_trains_on(train: Any, tmp_path: Path) -> None:
     first = tmp_path / "out" / "model"
     outcome = train("dpo", "--out", tmp_path / "second", model=tmp_path / "out")
     assert outcome.code == 0, outcome.err
-    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, tmp_path / "second" / "model"))
+    before, after = (
+        load_file(folder / "adapter_model.safetensors") for folder in (first, tmp_path / "second" / "model")
+    )
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert "carries adapters already" in train("dpo", *LORA, "--out", tmp_path / "third", model=tmp_path / "out").refused()
+    assert (
+        "carries adapters already" in train("dpo", *LORA, "--out", tmp_path / "third", model=tmp_path / "out").refused()
+    )
 
 
 @pytest.mark.parametrize(("lora", "library"), [((), "transformers"), (LORA, "peft")])
@@ -118,4 +134,3 @@ def test_the_card_of_an_encoder_decoder_loads_it_as_one(train: Any, small_t5: Pa
     assert train("dpo", *LORA, model=small_t5).code == 0
     card = ModelCard.load(tmp_path / "out" / "model" / "README.md")
     assert "AutoPeftModelForSeq2SeqLM.from_pretrained" in card.text
-    assert card.data.pipeline_tag == "text2text-generation"

@@ -7,10 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from paperworks.language.data import Dataset, Preference
-from paperworks.language.policy import Policy
-from paperworks.language.testbeds.reviews import generate_reviews
-from paperworks.language.tiny import TinySpec, byte_level_tokenizer, fresh_policy
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -22,8 +18,15 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from paperworks.language.data import Dataset, Preference
+from paperworks.language.policy import Policy
+from paperworks.language.testbeds.reviews import generate_reviews
+from paperworks.language.tiny import TinySpec, byte_level_tokenizer, fresh_policy
+
 torch.set_num_threads(1)
-WIDTH = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=256)
+WIDTH = dict(
+    hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=256
+)
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +43,18 @@ MODELS: dict[str, Callable[[int], torch.nn.Module]] = {
     "llama-gqa": lambda v: _causal(LlamaConfig(vocab_size=v, num_key_value_heads=2, tie_word_embeddings=True, **WIDTH)),
     "mistral": lambda v: _causal(MistralConfig(vocab_size=v, num_key_value_heads=2, sliding_window=None, **WIDTH)),
     "qwen2": lambda v: _causal(Qwen2Config(vocab_size=v, num_key_value_heads=4, **WIDTH)),
-    "gpt2": lambda v: _causal(GPT2Config(vocab_size=v, n_embd=32, n_layer=2, n_head=4, n_positions=256, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)),
+    "gpt2": lambda v: _causal(
+        GPT2Config(
+            vocab_size=v,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=256,
+            attn_pdrop=0.0,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+        )
+    ),
 }
 
 
@@ -53,8 +67,16 @@ def any_decoder(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFa
 def encoder_decoder(tokenizer: PreTrainedTokenizerFast) -> Policy:
     torch.manual_seed(0)
     config = T5Config(
-        vocab_size=len(tokenizer), d_model=32, d_ff=64, d_kv=8, num_layers=2, num_heads=4, decoder_start_token_id=0,
-        dropout_rate=0.0, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_ff=64,
+        d_kv=8,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+        dropout_rate=0.0,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     return Policy(T5ForConditionalGeneration(config).eval(), tokenizer, name="t5")
 

@@ -144,7 +144,7 @@ def test_without_a_reward_held_out_accuracy_decides():
     assert findings.pairs["dpo"]["ipo"].accuracy.mean == pytest.approx(0.2)
     columns, rows = result_rows(findings, plan, GAINS)
     assert columns == ["objective", "held-out accuracy", "margin"]
-    assert [row[0] for row in rows] == ["dpo (default options)", "ipo (default options)", "untrained model"]
+    assert [row[0] for row in rows] == ["dpo (default options)", "ipo (default options)", "untrained"]
 
 
 def test_length_is_held_against_a_reward_that_it_explains():

@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+
 from paperworks.language import logprobs
 from paperworks.language.logprobs import Tree, selected_logprob, token_logps
 from paperworks.language.policy import LoraOptions, Policy
@@ -20,7 +21,9 @@ def some_trees(vocabulary: int, seed: int = 0, trees: int = 3) -> list[Tree]:
     return [Tree(ids(1, 12), [ids(1, 9) for _ in range(draw.randint(1, 3))]) for _ in range(trees)]
 
 
-def gradients(policy: Policy, trees: list[Tree], method: logprobs.Method) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def gradients(
+    policy: Policy, trees: list[Tree], method: logprobs.Method
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     policy.model.zero_grad()
     sums = token_logps(policy.model, trees, method=method).sums()
     (sums * torch.arange(1.0, len(sums) + 1)).sum().backward()
@@ -42,8 +45,12 @@ def test_scores_do_not_depend_on_company_or_order(any_decoder: Policy) -> None:
     trees = some_trees(len(any_decoder.tokenizer), seed=1, trees=4)
     together = any_decoder.token_logps(trees).sums()
     alone = torch.cat([any_decoder.token_logps([tree]).sums() for tree in trees])
-    backwards = torch.cat([any_decoder.token_logps(trees[::-1]).sums().split([len(t.responses) for t in trees[::-1]])[i]
-                           for i in range(3, -1, -1)])
+    backwards = torch.cat(
+        [
+            any_decoder.token_logps(trees[::-1]).sums().split([len(t.responses) for t in trees[::-1]])[i]
+            for i in range(3, -1, -1)
+        ]
+    )
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(together, backwards, atol=1e-5, rtol=1e-5)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from paperworks.core.errors import DataError, OptionError, TrainingDiverged
 from paperworks.language.checkpoints import trainable
 from paperworks.language.data import Dataset, Preference, preferences_to_demonstrations, preferences_to_feedback
@@ -59,14 +60,18 @@ def test_a_rows_weight_is_the_same_as_repeating_it(tokenizer: Any, pairs: Datase
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def test_the_first_loss_of_dpo_is_log_two_and_training_separates_pairs(tokenizer: Any, pairs: Dataset[Preference]) -> None:
+def test_the_first_loss_of_dpo_is_log_two_and_training_separates_pairs(
+    tokenizer: Any, pairs: Dataset[Preference]
+) -> None:
     result = train(fresh(tokenizer), DPO(beta=0.5), pairs, dataclasses.replace(FAST, steps=12), held_out=pairs)
     assert result.history[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
     assert result.held_out["loss"] < 0.6
     assert result.held_out["accuracy"] > 0.8
 
 
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tokenizer: Any, pairs: Dataset[Preference], tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
+    tokenizer: Any, pairs: Dataset[Preference], tmp_path: Path
+) -> None:
     lora = LoraOptions(rank=2, dropout=0.2)
     whole, stopped = fresh(tokenizer).with_lora(lora), fresh(tokenizer).with_lora(lora)
     stopped.model.load_state_dict(whole.model.state_dict())
@@ -90,7 +95,9 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tokenizer: Any, pair
     assert complete.history == again.history
 
 
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tokenizer: Any, pairs: Dataset[Preference], tmp_path: Path) -> None:
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(
+    tokenizer: Any, pairs: Dataset[Preference], tmp_path: Path
+) -> None:
     def press(step: int, steps: int, values: Any) -> None:
         if step == 1:
             os.kill(os.getpid(), signal.SIGINT)

@@ -38,7 +38,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.epilog = f"objectives: {', '.join(objective_names())}; `paperworks train dpo --help` lists its options"
         if any(word in ("-h", "--help") for word in argv):
             parser.parse_args(["-h"])
-        raise OptionError(f"train: name an objective: paperworks train OBJECTIVE (known: {', '.join(objective_names())})")
+        raise OptionError(
+            f"train: name an objective: paperworks train OBJECTIVE (known: {', '.join(objective_names())})"
+        )
     cls = objective_class(name)
     args = _parser(cls.name, cls).parse_args(list(argv) if argv and argv[0] == name else [name, *argv])
     args.objective_class, args.config_values = cls, config
@@ -66,7 +68,9 @@ def _parser(name: str, cls: type | None) -> Parser:
     run.add_argument("--config", help="a run.yaml to start from; options given here override it")
     run.add_argument("--objective-file", help="a Python file with an objective of your own")
     mode = run.add_mutually_exclusive_group()
-    mode.add_argument("--resume", action="store_true", help="go on with the run in --out, with the options it was given")
+    mode.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out, with the options it was given"
+    )
     mode.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     run.add_argument("--quiet", action="store_true", help="no progress")
     run.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -80,7 +84,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, lora: bool = True) -
     """--model and how it is loaded."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", help="a Hub id, a folder, smollm2-135m or tiny")
-    group.add_argument("--precision", choices=("float32", "bfloat16", "float16"), help="of the weights (default float32)")
+    group.add_argument(
+        "--precision", choices=("float32", "bfloat16", "float16"), help="of the weights (default float32)"
+    )
     group.add_argument("--device", help="auto, cpu, cuda, mps (default auto)")
     group.add_argument("--chat-template", help="a Jinja template file, for tokenizers without one")
     if lora:
@@ -95,11 +101,15 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, lora: bool = True) -
 def add_data_arguments(parser: argparse.ArgumentParser, *, held_out: bool = True) -> None:
     """--data and how it is read."""
     group = parser.add_argument_group("data")
-    group.add_argument("--data", help="a .jsonl/.json/.csv/.tsv/.parquet file (also .gz), - for stdin, a folder or Hub id")
+    group.add_argument(
+        "--data", help="a .jsonl/.json/.csv/.tsv/.parquet file (also .gz), - for stdin, a folder or Hub id"
+    )
     group.add_argument("--format", help="auto, plain, chat or hh (default auto)")
     group.add_argument("--map", action="append", metavar="FIELD=COLUMN", help="where a field is found, repeatable")
     group.add_argument("--split", help="which split of a folder or Hub data set")
-    group.add_argument("--bad-rows", choices=("error", "skip"), help="stop at a bad row, or skip and count (default error)")
+    group.add_argument(
+        "--bad-rows", choices=("error", "skip"), help="stop at a bad row, or skip and count (default error)"
+    )
     group.add_argument("--limit", type=int, help="read at most so many rows")
     if held_out:
         group.add_argument("--held-out", type=float, help="share (or number) of rows kept for evaluation (default 0.1)")
@@ -112,7 +122,11 @@ def data_values(args: argparse.Namespace, below: dict[str, Any]) -> dict[str, An
 
     values = dict(below)
     for option, name in (
-        ("data", "path"), ("format", "format"), ("split", "split"), ("bad_rows", "bad_rows"), ("limit", "limit"),
+        ("data", "path"),
+        ("format", "format"),
+        ("split", "split"),
+        ("bad_rows", "bad_rows"),
+        ("limit", "limit"),
     ):
         if getattr(args, option) is not None:
             values[name] = getattr(args, option)
@@ -151,7 +165,14 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
     values["data"] = data_values(args, source if isinstance(source, dict) else {"path": source})
     values["lora"] = lora_values(args, values.get("lora"))
     for name in (
-        "model", "precision", "device", "chat_template", "gradient_checkpointing", "held_out", "eval_data", "objective_file",
+        "model",
+        "precision",
+        "device",
+        "chat_template",
+        "gradient_checkpointing",
+        "held_out",
+        "eval_data",
+        "objective_file",
     ):
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
@@ -183,7 +204,7 @@ def run(args: argparse.Namespace) -> int:
     shown = _relative(folder)
     print(f"\nmodel   {shown}/model")
     print(f"report  {shown}/report.html")
-    print("next    " + f"paperworks generate --model {shown} --prompt \"...\"")
+    print("next    " + f'paperworks generate --model {shown} --prompt "..."')
     print("        " + f"paperworks evaluate --model {shown} --data FILE")
     return 0
 

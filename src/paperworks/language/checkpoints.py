@@ -45,7 +45,10 @@ def save_checkpoint(
         for key, value in values.items():
             moments[f"{names[id(parameter)]}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
     with atomic_folder(target) as partial:
-        save_file({name: value.cpu().contiguous() for name, value in trainable(model).items()}, partial / "weights.safetensors")
+        save_file(
+            {name: value.cpu().contiguous() for name, value in trainable(model).items()},
+            partial / "weights.safetensors",
+        )
         save_file(moments, partial / "optimiser.safetensors")
         save_file(random_state(), partial / "random.safetensors")
         (partial / "state.json").write_text(json.dumps(json_value(state), indent=1))
@@ -66,7 +69,9 @@ def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optim
         random = load_file(newest / "random.safetensors")
         state: dict[str, Any] = read_json(newest / "state.json")
     except (SafetensorError, OSError) as error:
-        raise RunError(f"{newest}: damaged ({str(error).splitlines()[0]}); remove it and resume from an older one") from error
+        raise RunError(
+            f"{newest}: damaged ({str(error).splitlines()[0]}); remove it and resume from an older one"
+        ) from error
     parameters = dict(model.named_parameters())
     for name, value in moments.items():
         parameter, _, key = name.rpartition("|")
@@ -79,7 +84,10 @@ def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optim
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the trainable weights into the folder `path`, whole or not at all (the best so far, say)."""
     with atomic_folder(path) as partial:
-        save_file({name: value.cpu().contiguous() for name, value in trainable(model).items()}, partial / "weights.safetensors")
+        save_file(
+            {name: value.cpu().contiguous() for name, value in trainable(model).items()},
+            partial / "weights.safetensors",
+        )
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -184,7 +184,7 @@ def _notes(job: CompareJob, points: tuple[Point, ...], rows: SharedRows) -> list
     counts = {p.objective: len(points_of(points, p.objective)) for p in points}
     if len(set(counts.values())) > 1:
         tried = ", ".join(f"{name} {count}" for name, count in counts.items())
-        lines.append(f"unequal tuning: settings tried are {tried}; more tries give a better best")
+        lines.append(f"Unequal tuning: settings tried are {tried}; more tries give a better best")
     if job.training.learning_rate is None and "sft" in counts and len(counts) > 1:
         lines.append("sft has a larger default learning rate than the others; --learning-rate gives all the same")
     trained = {prompt_key(row.prompt) for row in rows.training}

@@ -12,7 +12,7 @@ from paperworks.core.report import Page
 from paperworks.core.statistics import Interval
 from paperworks.language.comparison_conclusions import what_is_compared
 from paperworks.language.comparison_findings import Findings, PointFindings
-from paperworks.language.comparison_grid import START, points_of
+from paperworks.language.comparison_grid import START, UNTRAINED, points_of
 from paperworks.language.comparison_measures import Measures, Plan
 
 LABELS = {"reward": "reward", "accuracy": "held-out accuracy (own)", "kl": "KL to the untrained model (nats)"}
@@ -24,7 +24,7 @@ class Figures:
     def __init__(self, page: Page, findings: Findings, measures: Measures, folder: Path) -> None:
         self._page, self._findings, self._measures, self._folder = page, findings, measures, folder
         self._plan = measures.plan
-        self._colours = plots.colours([*self._plan.objectives, START])
+        self._colours = plots.colours([*self._plan.objectives, UNTRAINED])
         folder.mkdir(exist_ok=True)
 
     def results(self) -> None:
@@ -88,7 +88,7 @@ class Figures:
         findings, measures = self._findings, self._measures
         if not findings.chosen:
             return
-        lengths = {START: measures.lengths(START)} if measures.seeds(START) else {}
+        lengths = {UNTRAINED: measures.lengths(START)} if measures.seeds(START) else {}
         lengths |= {point.objective: measures.lengths(point.name) for point in findings.chosen}
         bins = max(5, min(30, len({value for found in lengths.values() for value in found})))
         self._page.section("Length", "Tokens of the answers, the end token included.")
@@ -107,7 +107,7 @@ def _interval_rows(findings: Findings, measures: Measures) -> list[plots.Interva
     criterion = findings.criterion
     rows = [plots.IntervalRow(p.objective, p.metrics[criterion], p.by_seed) for p in findings.chosen]
     if criterion in findings.start and math.isfinite(findings.start[criterion].mean):
-        rows.append(plots.IntervalRow(START, findings.start[criterion], measures.by_seed(START, criterion)))
+        rows.append(plots.IntervalRow(UNTRAINED, findings.start[criterion], measures.by_seed(START, criterion)))
     return rows
 
 
@@ -117,7 +117,7 @@ def _differences(findings: Findings, colours: dict[str, str]) -> str:
     for other in findings.chosen:
         if other is not best:
             rows.append(plots.IntervalRow(other.objective, _negative(findings.pairs[best.name][other.name].criterion)))
-    rows.append(plots.IntervalRow(START, _negative(best.than_start)))
+    rows.append(plots.IntervalRow(UNTRAINED, _negative(best.than_start)))
     rows = [row for row in rows if math.isfinite(row.interval.mean)]
     title = f"difference to {best.objective}"
     return plots.intervals(rows, title, zero_line=True, format_spec="+.3f", colours_by_name=colours) if rows else ""
@@ -138,7 +138,7 @@ def _frontier_text(findings: Findings) -> str:
 def _frontier(findings: Findings, colours: dict[str, str]) -> str:
     points: dict[str, list[tuple[float, float]]] = {}
     if findings.criterion in findings.start and math.isfinite(findings.start[findings.criterion].mean):
-        points[START] = [(0.0, findings.start[findings.criterion].mean)]
+        points[UNTRAINED] = [(0.0, findings.start[findings.criterion].mean)]
     for each in findings.objectives:
         found = [(p.metrics["kl"].mean, p.metrics[findings.criterion].mean) for p in each.points if p.seeds]
         if found:
@@ -149,7 +149,7 @@ def _frontier(findings: Findings, colours: dict[str, str]) -> str:
 def _wins(findings: Findings) -> str:
     rows = findings.chosen
     columns = [*(point.name for point in rows), *([START] if findings.start else [])]
-    names = {point.name: point.objective for point in rows} | {START: START}
+    names = {point.name: point.objective for point in rows} | {START: UNTRAINED}
 
     def value(row: PointFindings, column: str) -> float:
         against = findings.pairs[row.name].get(column)
@@ -162,7 +162,7 @@ def _wins(findings: Findings) -> str:
 def _pair_table(findings: Findings, what: str) -> tuple[list[str], list[list[str]]]:
     rows = findings.chosen
     columns = [*(point.name for point in rows), *([START] if findings.start else [])]
-    names = {point.name: point.objective for point in rows} | {START: START}
+    names = {point.name: point.objective for point in rows} | {START: UNTRAINED}
 
     def cell(row: PointFindings, column: str) -> str:
         against = findings.pairs[row.name].get(column)

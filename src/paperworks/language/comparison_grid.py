@@ -20,6 +20,7 @@ from paperworks.language.objectives import objective_class, objective_names
 from paperworks.language.objectives.objective import Objective
 
 START = "start"  # the arm of the untrained model
+UNTRAINED = "untrained"  # what reports call it
 TRAINING = ("learning_rate",)  # options of the training loop that may differ between points
 
 

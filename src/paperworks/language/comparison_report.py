@@ -16,7 +16,7 @@ from paperworks.language.comparison_commands import train_command
 from paperworks.language.comparison_conclusions import bottom_line, setting_of, warnings, what_is_compared
 from paperworks.language.comparison_figures import Figures
 from paperworks.language.comparison_findings import Findings, PointFindings, find
-from paperworks.language.comparison_grid import START
+from paperworks.language.comparison_grid import START, UNTRAINED
 from paperworks.language.comparison_measures import Measures, Plan, read_cells, read_plan
 from paperworks.language.data import plain_text
 
@@ -77,12 +77,12 @@ def result_rows(
     rows = [[setting_of(p), *(_cell(findings, p, name, with_intervals) for name in names)] for p in findings.chosen]
     if findings.start:
         cells = [_text(findings.start[name], name, with_intervals) if name in findings.start else "–" for name in names]
-        rows.append(["untrained model", *cells])
+        rows.append([UNTRAINED, *cells])
     return ["objective", *(_COLUMNS[name] for name in names)], rows
 
 
 GAINS = ("reward", "win_rate", "length_controlled", "accuracy", "margin")
-COSTS = ("kl", "tokens", "at_cap", "training")
+COSTS = ("kl", "logp_chosen", "tokens", "at_cap", "training")
 _COLUMNS = {
     "reward": "reward",
     "win_rate": "wins vs untrained",
@@ -90,6 +90,7 @@ _COLUMNS = {
     "accuracy": "held-out accuracy",
     "margin": "margin",
     "kl": "KL",
+    "logp_chosen": "log p(chosen)",
     "tokens": "tokens",
     "at_cap": "cut",
     "training": "training a seed",
@@ -127,7 +128,8 @@ def _results(page: Page, findings: Findings, plan: Plan) -> None:
         "Results",
         f"{chosen_on}Means over {plan.seeds} seeds and {findings.prompts} prompts with 95% intervals over both. "
         "Held-out accuracy and margin are by each objective's own implicit reward, in its own scale. KL is to the untrained "
-        "model, in nats a response; cut is the share of answers that met the token limit."
+        "model, in nats a response; log p(chosen) that of the held-out chosen responses, which falls where the model moves "
+        "away from what it was shown; cut is the share of answers that met the token limit."
         + (
             " At equal length: reward less the slope of reward on tokens within arms "
             f"({findings.slope_on_length:+.4f} a token) times the tokens above the untrained model's mean."
@@ -154,7 +156,7 @@ def _robustness(page: Page, findings: Findings, plan: Plan) -> None:
         f"Over the settings tried of each objective: {what_is_compared(plan)}. An objective whose median is near its best is "
         "safe to use without tuning. Best here is the best on the reported half, so it may be above the chosen one.",
     )
-    columns = ["objective", "settings", "best", "median", "worst", "IQR", "better than start"]
+    columns = ["objective", "settings", "best", "median", "worst", "IQR", "better than untrained"]
     rows = []
     for each in findings.objectives:
         swings = each.robustness
@@ -179,9 +181,7 @@ def _yardsticks(page: Page, findings: Findings) -> None:
     page.section(
         "Held-out pairs by the same yardsticks",
         "Accuracy by each objective's own implicit reward, before and after training, and by three measures that are the same "
-        "for all: the summed log-ratio to the untrained model, that log-ratio a token, and the log-probability a token. "
-        "The last column is the log-probability of the chosen responses; where it falls far, the model has moved away from "
-        "the data it was shown.",
+        "for all: the summed log-ratio to the untrained model, that log-ratio a token, and the log-probability a token.",
     )
     names = {
         "accuracy_at_start": "own, before",
@@ -189,12 +189,11 @@ def _yardsticks(page: Page, findings: Findings) -> None:
         "accuracy_log_ratio": "log-ratio",
         "accuracy_token_log_ratio": "log-ratio a token",
         "accuracy_token_logp": "log-probability a token",
-        "logp_chosen": "log p(chosen)",
     }
     rows = [[p.objective, *(_text(p.metrics[name], name) for name in names)] for p in findings.chosen]
     if findings.start:
         ties = ("accuracy_log_ratio", "accuracy_token_log_ratio")  # of the untrained model to itself
-        rows.append([START, *("–" if n in ties else _text(findings.start[n], n) for n in names)])
+        rows.append([UNTRAINED, *("–" if n in ties else _text(findings.start[n], n) for n in names)])
     page.table(["objective", *names.values()], rows, right=list(names.values()))
 
 
@@ -210,7 +209,7 @@ def _answers(page: Page, findings: Findings, measures: Measures) -> None:
             cell = measures.cells[arm, measures.seeds(arm)[0]]
             at = int(index) * plan.samples
             reward = f"{cell['rewards'][plan.rewards[0]][at]:.3f}" if plan.rewards else "–"
-            rows.append([arm, cell["texts"][index], cell["tokens"][at], reward])
+            rows.append([UNTRAINED if arm == START else arm, cell["texts"][index], cell["tokens"][at], reward])
         text = plain_text(prompt if isinstance(prompt, str) else tuple(prompt))
         page.table(["arm", "answer", "tokens", "reward"], rows, caption=f"Prompt: {text}", right=["tokens", "reward"])
 
@@ -226,7 +225,7 @@ def _what_was_run(page: Page, findings: Findings, plan: Plan, folder: Path) -> N
         "prompts independently of one another; differences are taken within seed and prompt.",
     )
     for line in plan.notes:
-        page.text(line[0].upper() + line[1:] + ".")
+        page.text(f"{line}.")
     info: Any = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     training = {name: value for name, value in job["training"].items() if value is not None}
     page.facts(
@@ -245,7 +244,7 @@ def _what_was_run(page: Page, findings: Findings, plan: Plan, folder: Path) -> N
             "wall time": duration(info["wall_s"]) if info.get("wall_s") else "–",
             **{name: value for name, value in training.items() if name not in ("steps", "epochs")},
             **info.get("versions", {}),
-            **info.get("hardware", {}),
+            **{k: v for k, v in info.get("hardware", {}).items() if k in ("processor", "cores", "gpus") and v},
         }
     )
     page.section("Next", "Repeat this comparison, and train with the best settings:")

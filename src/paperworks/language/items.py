@@ -193,9 +193,7 @@ def batches_by_tokens(trees: Sequence[Tree], most_tokens: int) -> list[list[int]
     return batches
 
 
-def score(
-    policy: Policy, trees: Sequence[Tree], *, most_tokens: int = 4096
-) -> tuple[torch.Tensor, torch.Tensor]:
+def score(policy: Policy, trees: Sequence[Tree], *, most_tokens: int = 4096) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed log-probability and token count of every response, in order, without gradient: two [responses] tensors."""
     firsts = [0]
     for tree in trees:

@@ -122,7 +122,9 @@ def lay_out(trees: Sequence[Tree], *, device: torch.device, padding_allowed: int
         position_ids=torch.tensor([positions], device=device),
         blocks=tuple(blocks),
         predictors=torch.tensor(list(itertools.chain.from_iterable(predictors)), device=device),
-        targets=torch.tensor([token for tree in trees for response in tree.responses for token in response], device=device),
+        targets=torch.tensor(
+            [token for tree in trees for response in tree.responses for token in response], device=device
+        ),
         response=torch.arange(len(predictors), device=device).repeat_interleave(counts),
         counts=counts,
     )
@@ -280,7 +282,9 @@ def selected_logprob(
 # ---------------------------------------------------------------------------------------------------------------- padded
 
 
-def _padded_decoder_only(model: nn.Module, trees: Sequence[Tree], device: torch.device, padding_side: str) -> TokenLogps:
+def _padded_decoder_only(
+    model: nn.Module, trees: Sequence[Tree], device: torch.device, padding_side: str
+) -> TokenLogps:
     rows = [(tree.prompt, response) for tree in trees for response in tree.responses]
     length = max(len(prompt) + len(response) for prompt, response in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long, device=device)
@@ -295,9 +299,11 @@ def _padded_decoder_only(model: nn.Module, trees: Sequence[Tree], device: torch.
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
     values = [
-        logits[row, start - 1 : start - 1 + len(response)].float().log_softmax(-1).gather(
-            1, ids[row, start : start + len(response), None]
-        ).squeeze(1)
+        logits[row, start - 1 : start - 1 + len(response)]
+        .float()
+        .log_softmax(-1)
+        .gather(1, ids[row, start : start + len(response), None])
+        .squeeze(1)
         for row, (start, (_, response)) in enumerate(zip(starts, rows, strict=True))
     ]
     return _token_logps(values)
@@ -331,9 +337,11 @@ def _padded_encoder_decoder(model: nn.Module, trees: Sequence[Tree], device: tor
         use_cache=False,
     ).logits
     values = [
-        logits[row, : len(response)].float().log_softmax(-1).gather(
-            1, torch.tensor(response, device=device)[:, None]
-        ).squeeze(1)
+        logits[row, : len(response)]
+        .float()
+        .log_softmax(-1)
+        .gather(1, torch.tensor(response, device=device)[:, None])
+        .squeeze(1)
         for row, response in enumerate(responses)
     ]
     return _token_logps(values)
@@ -409,7 +417,7 @@ def packed_agrees(model: nn.Module, *, tolerance: float = 2e-3) -> tuple[bool, s
         return False, "an encoder-decoder model"
     if base.config._attn_implementation != ATTENTION:
         return False, "the architecture takes no custom attention"
-    vocabulary = base.get_input_embeddings().weight.shape[0]
+    vocabulary = cast(nn.Embedding, base.get_input_embeddings()).num_embeddings
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (40,), generator=draw).tolist()
     trees = [Tree(ids[:7], [ids[7:12], ids[12:21]]), Tree(ids[21:30], [ids[30:31], ids[31:40]])]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paperworks import __version__
-from paperworks.core.files import write_atomic
+from paperworks.core.files import read_json, write_atomic
 from paperworks.core.options import to_mapping, to_yaml
 
 if TYPE_CHECKING:
@@ -24,14 +24,9 @@ def write_card(folder: Path, job: TrainJob, result: TrainResult, data_fingerprin
         "tags": ["paperworks", job.objective.name, "preference-optimization"],
     }
     about = " ".join((type(job.objective).__doc__ or "").strip().split("\n\n")[0].split())
-    load = (
-        "from peft import AutoPeftModelForCausalLM\nmodel = AutoPeftModelForCausalLM.from_pretrained(FOLDER)"
-        if is_adapter
-        else "from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(FOLDER)"
-    )
-    held_out = "\n".join(
-        f"| {name} | {value:.4f} |" for name, value in result.held_out.items() if name != "step"
-    )
+    auto = f"Auto{'Peft' if is_adapter else ''}ModelFor{'Seq2Seq' if _is_encoder_decoder(folder) else 'Causal'}LM"
+    load = f"from {head['library_name']} import {auto}\nmodel = {auto}.from_pretrained(FOLDER)"
+    held_out = "\n".join(f"| {name} | {value:.4f} |" for name, value in result.held_out.items() if name != "step")
     text = f"""---
 {to_yaml(head)}---
 
@@ -65,3 +60,10 @@ those of step {result.best_step}. Data: `{Path(job.data.path).name}` (content {d
 ```
 """
     write_atomic(folder / "README.md", text)
+
+
+def _is_encoder_decoder(folder: Path) -> bool:
+    adapter, config = folder / "adapter_config.json", folder / "config.json"
+    if adapter.is_file():
+        return bool(read_json(adapter).get("task_type") == "SEQ_2_SEQ_LM")
+    return bool(config.is_file() and read_json(config).get("is_encoder_decoder"))

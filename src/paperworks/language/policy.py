@@ -174,7 +174,9 @@ class Policy:
                     continue
                 data = tensor.detach().cpu().contiguous()
                 digest.update(f"{name.replace('.base_layer', '')} {data.dtype} {tuple(data.shape)}".encode())
-                digest.update(data.view(torch.uint8).numpy() if data.dim() else data.reshape(1).view(torch.uint8).numpy())
+                digest.update(
+                    data.view(torch.uint8).numpy() if data.dim() else data.reshape(1).view(torch.uint8).numpy()
+                )
         digest.update(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode())
         digest.update(str(self.tokenizer.chat_template).encode())
         return digest.hexdigest()
@@ -188,7 +190,9 @@ class Policy:
             frozen._adapters_off = True
             frozen.name = f"{self.name} (adapters off)"
             return frozen
-        frozen = Policy(copy.deepcopy(self.model).eval().requires_grad_(False), self.tokenizer, name=f"{self.name} (frozen)")
+        frozen = Policy(
+            copy.deepcopy(self.model).eval().requires_grad_(False), self.tokenizer, name=f"{self.name} (frozen)"
+        )
         if "_packed_check" in self.__dict__:
             frozen.__dict__["_packed_check"] = self._packed_check
         return frozen

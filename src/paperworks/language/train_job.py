@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from paperworks.core.errors import OptionError, PaperworksError, RunError, TrainingDiverged
 from paperworks.core.options import load_yaml, plain, to_mapping
@@ -33,10 +33,10 @@ class DataSource:
     format: str = "auto"
     mapping: Mapping[str, str] = field(default_factory=dict)
     split: str | None = None
-    bad_rows: str = "error"
+    bad_rows: Literal["error", "skip"] = "error"
     limit: int | None = None
 
-    def read(self, schema: type) -> Dataset[Any]:
+    def read(self, schema: type[Any]) -> Dataset[Any]:
         """The rows as `schema`. Raises DataError."""
         return read(
             self.path,
@@ -44,7 +44,7 @@ class DataSource:
             format=self.format,
             mapping=self.mapping,
             split=self.split,
-            bad_rows=self.bad_rows,  # type: ignore[arg-type]
+            bad_rows=self.bad_rows,
             limit=self.limit,
         )
 

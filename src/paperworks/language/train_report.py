@@ -35,7 +35,9 @@ def write_report(folder: str | Path) -> Path:
     if results.get("held_out_values", {}).get("margin"):
         svg = plots.histogram({"held-out pairs": results["held_out_values"]["margin"]}, "margin: chosen - rejected")
         plots.save(svg, folder / "figures" / "margins.svg")
-        page.section("Margins", "Each held-out pair's margin after training. Pairs left of 0 are ranked against their label.")
+        page.section(
+            "Margins", "Each held-out pair's margin after training. Pairs left of 0 are ranked against their label."
+        )
         page.figure(svg)
     page.section("What was run")
     page.facts({f"objective: {name}": value for name, value in results["options"].items()})
@@ -49,10 +51,10 @@ def _summary(page: Page, results: Mapping[str, Any], info: Mapping[str, Any], co
     page.section("Result")
     if results["history"]:
         first, kept = results["history"][0], results["held_out"]
-        rows = [
-            [name, _number(first.get(name)), _number(kept.get(name))] for name in kept if name not in ("step",)
-        ]
-        caption = f"{results['held_out_rows']} held-out rows; weights of step {results['best_step']} of {results['steps']}"
+        rows = [[name, _number(first.get(name)), _number(kept.get(name))] for name in kept if name not in ("step",)]
+        caption = (
+            f"{results['held_out_rows']} held-out rows; weights of step {results['best_step']} of {results['steps']}"
+        )
         page.table(["held-out", "before", "after"], rows, caption=caption)
     else:
         page.text("No rows were held out, so nothing is known about other data than the training rows.")

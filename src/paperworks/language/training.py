@@ -12,6 +12,7 @@ cached, so a full-weight run never holds a second model.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import signal
 import threading
@@ -80,7 +81,9 @@ class TrainResult:
     seconds: float
     warnings: Sequence[str]
     notes: Sequence[str]
-    held_out_values: Mapping[str, Sequence[float]]  # the objective's metrics, a value a held-out row; runs with a folder
+    held_out_values: Mapping[
+        str, Sequence[float]
+    ]  # the objective's metrics, a value a held-out row; runs with a folder
 
 
 class Interrupted(KeyboardInterrupt):
@@ -150,6 +153,8 @@ class _Loop:
         on_note: Callable[[str], None] | None,
         cache_reference: bool,
     ) -> None:
+        if options.tracker != "none" and importlib.util.find_spec(options.tracker) is None:
+            raise OptionError(f"--tracker {options.tracker}: it is not installed; pip install {options.tracker}")
         seed_everything(options.seed)
         self.accelerator = Accelerator(
             cpu=policy.device.type == "cpu",
@@ -280,7 +285,9 @@ class _Loop:
             at += size
         return out
 
-    def _batch(self, data: Items, rows: Sequence[int], reference: Any, kl: Tensor | None, *, scored: bool = True) -> Any:
+    def _batch(
+        self, data: Items, rows: Sequence[int], reference: Any, kl: Tensor | None, *, scored: bool = True
+    ) -> Any:
         device = self.policy.device
         items = [data.items[row] for row in rows]
         desirable = None
@@ -478,7 +485,11 @@ class _Loop:
                     self._save(done)
                     saved = done
                 if interrupted() and done < self.plan.steps:
-                    kept = f"saved at step {saved} of {self.plan.steps}; go on with --resume" if self.folder else "not saved"
+                    kept = (
+                        f"saved at step {saved} of {self.plan.steps}; go on with --resume"
+                        if self.folder
+                        else "not saved"
+                    )
                     raise Interrupted(f"interrupted: {kept}")
         if self.options.tracker != "none":
             self.accelerator.end_training()
@@ -633,4 +644,3 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
         yield seen.is_set
     finally:
         signal.signal(signal.SIGINT, before)
-
