@@ -1,63 +1,74 @@
 """`paperworks compare`: from the command line to a table, a report and the next command; mistakes are one line."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
+from paperworks.cli import train_cmd
 from paperworks.cli.main import main
 from paperworks.core.runs import RunStore
+from paperworks.language.objectives import registry
 from paperworks.language.testbeds.reviews import generate_reviews
 from paperworks.language.tiny import TinySpec, byte_level_tokenizer, fresh_policy
+from paperworks.language.train_job import job_from_config
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
     reviews = generate_reviews(200, 0)
     tokenizer = byte_level_tokenizer([prompt + response for prompt, response in reviews], 300)
-    return str(
-        fresh_policy(TinySpec(layers=1, width=16, heads=2, context=128), tokenizer).save(
-            tmp_path_factory.mktemp("m") / "model"
-        )
-    )
+    policy = fresh_policy(TinySpec(layers=1, width=16, heads=2, context=128), tokenizer)
+    return str(policy.save(tmp_path_factory.mktemp("m") / "model"))
 
 
 @pytest.fixture
 def compare(tmp_path, monkeypatch, model):
     """Runs `paperworks compare OBJECTIVES… …` on 16 pairs, two steps, one seed, in this process."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry._DEFAULT, "_classes", dict(registry._DEFAULT._classes))  # user objectives go again
     pairs = zip(generate_reviews(16, 1, clauses=(1, 1)), generate_reviews(16, 2, clauses=(1, 1)), strict=True)
     rows = [
-        {"prompt": f"{n}. {g.prompt}", "chosen": g.response, "rejected": b.response + "!"}
-        for n, (g, b) in enumerate(pairs)
+        {"prompt": f"{number}. {good.prompt}", "chosen": good.response, "rejected": bad.response + "!"}
+        for number, (good, bad) in enumerate(pairs)
     ]
     Path("prefs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    common = f"--model {model} --data prefs.jsonl --held-out 6 --steps 2 --batch-size 4 --learning-rate 0.01 --seeds 1"
 
     def run(*words: str) -> int:
-        common = ["--model", model, "--data", "prefs.jsonl", "--held-out", "6", "--steps", "2", "--batch-size", "4",
-                  "--learning-rate", "0.01", "--seeds", "1", "--max-new-tokens", "4", "--workers", "1", "--device", "cpu"]  # fmt: skip
-        return main(["compare", *words, *common])
+        return main(["compare", *words, *common.split(), "--max-new-tokens", "4", "--workers", "1", "--device", "cpu"])
 
     return run
 
 
 def test_a_comparison_prints_a_table_a_bottom_line_and_what_to_do_next(compare, capsys, model):
-    assert compare("dpo", "ipo", "--reward", "length", "--sweep", "dpo.beta=0.1,1", "--set", "ipo.beta=0.5") == 0
+    assert compare("dpo", "ipo", "--reward", "length", "--sweep", "dpo.beta=0.1,1", "--set", "ipo.tau=0.5") == 0
     captured = capsys.readouterr()
     (record,) = RunStore().list()
     assert (record.verb, record.name, record.status) == ("compare", "dpo-ipo", "finished")
-    for words in (
-        "wins vs untrained",
-        "ipo (beta=0.5)",
-        "KL ",
-        "note: One seed",
-        "Unequal tuning: settings tried are dpo 2, ipo 1",
-    ):
+    tuning = "Unequal tuning: settings tried are dpo 2, ipo 1"
+    for words in ("wins vs untrained", "ipo (tau=0.5)", "KL ", "note: One seed", tuning):
         assert words in captured.out
     assert f"next    paperworks report {record.id} --open\n        paperworks train " in captured.out
     assert f"--model {model} --data prefs.jsonl --steps 2 --batch-size 4 --learning-rate 0.01" in captured.out
     assert "4/4 (100%)" in captured.err
     assert "Bottom line" in (record.folder / "report.html").read_text()
+
+
+def test_the_next_command_trains_with_what_was_compared(compare, capsys, model):
+    adapters = ("--lora", "--lora-rank", "2", "--map", "prompt=prompt", "--warmup", "0.5")
+    assert compare("rdpo", "--sweep", "learning_rate=0.1,0.2", "--set", "rdpo.flip_rate=0.2", *adapters, "--quiet") == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "paperworks train" in line)
+    args = train_cmd.parse(shlex.split(line)[2:])
+    job = job_from_config(train_cmd.job_values(args))
+    training = job.training
+    assert (job.model, job.data.path, job.held_out, job.data.mapping) == (model, "prefs.jsonl", 6, {"prompt": "prompt"})
+    assert (job.objective.flip_rate, job.lora.rank, training.select) == (0.2, 2, "last")
+    assert (training.steps, training.batch_size, training.warmup) == (2, 4, 0.5) and training.learning_rate in (
+        0.1,
+        0.2,
+    )
 
 
 def test_the_report_is_made_again_from_the_folder(compare, capsys):

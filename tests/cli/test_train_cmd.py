@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from paperworks.cli.main import main
 from paperworks.cli.train_cmd import job_values, parse
 from paperworks.core.errors import OptionError, RunError
@@ -82,8 +83,8 @@ def write(path: Path, values: dict[str, Any]) -> Path:
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     values = {
-        "objective": "rdpo", "options": {"beta": 0.5, "flip_rate": 0.3}, "model": "tiny", "data": {"path": "a.jsonl", "limit": 9},
-        "training": {"batch_size": 8, "seed": 4}, "lora": {"rank": 4}, "held_out": 3,
+        "objective": "rdpo", "options": {"beta": 0.5, "flip_rate": 0.3}, "model": "tiny",
+        "data": {"path": "a.jsonl", "limit": 9}, "training": {"batch_size": 8, "seed": 4}, "lora": {"rank": 4}, "held_out": 3,
     }  # fmt: skip
     return write(tmp_path / "run.yaml", values)
 

@@ -93,3 +93,8 @@ def test_given_colours_are_used():
 def test_a_saved_figure_stands_alone(tmp_path):
     save(figures("a")["lines"], tmp_path / "a.svg")
     assert ElementTree.parse(tmp_path / "a.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_ticks_are_put_where_values_were_chosen():
+    curve = {"a": Curve([0.02, 0.5], [1, 2])}
+    assert lines(curve, "beta", "y", log_x=True, x_ticks=[0.02, 0.5]) != lines(curve, "beta", "y", log_x=True)

@@ -178,7 +178,11 @@ def test_ctrl_c_saves_and_says_how_to_go_on(arguments: Any, own_process: Any, tr
 
 
 def test_ctrl_c_while_the_model_loads_is_one_line(arguments: Any, own_process: Any, tmp_path: Path) -> None:
-    code = "from paperworks.language import models; import time\nmodels.load = lambda *a, **k: (print('here', flush=True), time.sleep(60))"
+    code = (
+        "import time\n"
+        "from paperworks.language import models\n"
+        "models.load = lambda *words, **named: (print('here', flush=True), time.sleep(60))\n"
+    )
     process = own_process(arguments(), code=code)
     assert process.stdout.readline() == "here\n"
     process.send_signal(signal.SIGINT)

@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,15 @@ def test_accumulation_leaves_the_first_step_as_it_is(train: Any, tmp_path: Path)
     one, four = first_step(tmp_path, "1"), first_step(tmp_path, "4")
     assert one["loss"] == pytest.approx(four["loss"], abs=1e-6)
     assert one["grad_norm"] == pytest.approx(four["grad_norm"], rel=1e-4)
+
+
+def test_names_full_of_markup_do_no_harm_in_report_and_card(
+    train: Any, small_model: Path, preferences: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(small_model, tmp_path / "<script>alert(1)")
+    data = tmp_path / "<img src=x onerror=alert(2)>.jsonl"
+    data.write_bytes(preferences.read_bytes())
+    assert train("dpo", model=model, data=data).code == 0
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "<script>alert" not in report and "&lt;script&gt;alert(1)" in report
+    assert "<img src=x" not in report and "&lt;img src=x" in report

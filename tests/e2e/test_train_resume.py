@@ -169,7 +169,7 @@ def test_options_repeated_alike_are_no_matter(stopped: Path, train: Any) -> None
 def test_an_option_that_differs_is_named(words: tuple[object, ...], named: str, stopped: Path, command: Any) -> None:
     before = (stopped / "run.yaml").read_bytes()
     line = command("train", *words, "--resume", "--out", stopped, "--quiet").refused()
-    assert named in line and "--overwrite" in line and line.count(" was ") == 1
+    assert named in line and "--overwrite" in line and line.count(", now ") == 1
     assert (stopped / "run.yaml").read_bytes() == before
 
 

@@ -24,9 +24,9 @@ from paperworks.language.testbeds.reviews import generate_reviews
 from paperworks.language.tiny import TinySpec, byte_level_tokenizer, fresh_policy
 
 torch.set_num_threads(1)
-WIDTH = dict(
-    hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=256
-)
+WIDTH = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 256
+}
 
 
 @pytest.fixture(scope="session")

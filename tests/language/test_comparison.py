@@ -11,7 +11,7 @@ from paperworks.language.comparison import compare_job, default_folder
 from paperworks.language.comparison_cell import load_policy, planned_steps, rows_for, training_options
 from paperworks.language.comparison_grid import START
 from paperworks.language.comparison_job import CompareJob, MeasureOptions, halves, job_from_config, read_rows
-from paperworks.language.objectives import DPO, KTO, SFT
+from paperworks.language.objectives import DPO, KTO, SFT, registry
 from paperworks.language.policy import LoraOptions, Policy
 from paperworks.language.testbeds.reviews import generate_reviews
 from paperworks.language.tiny import TinySpec, fresh_policy
@@ -52,17 +52,15 @@ class Refusing(PairObjective):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tokenizer) -> str:
-    return str(
-        fresh_policy(TinySpec(layers=1, width=16, heads=2, context=128), tokenizer).save(
-            tmp_path_factory.mktemp("m") / "model"
-        )
-    )
+    policy = fresh_policy(TinySpec(layers=1, width=16, heads=2, context=128), tokenizer)
+    return str(policy.save(tmp_path_factory.mktemp("m") / "model"))
 
 
 @pytest.fixture
 def job(tmp_path, monkeypatch, model) -> CompareJob:
     """Two objectives, two seeds, two steps on 24 pairs; 8 of them held out."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry._DEFAULT, "_classes", dict(registry._DEFAULT._classes))  # user objectives go again
     good, bad = generate_reviews(24, 1, clauses=(1, 1)), generate_reviews(24, 2, clauses=(1, 1))
     rows = [
         {"prompt": f"{number}. {g.prompt}", "chosen": g.response, "rejected": b.response + " No."}
@@ -104,7 +102,7 @@ def test_every_arm_is_measured_row_by_row_against_the_same_start(job):
     assert set(start["log_ratio"]) == {0.0} and set(start["accuracy_log_ratio"]) == {0.5}
     assert dpo["margin"] == pytest.approx([0.1 * m for m in _log_ratio_margins(job, found.folder)], abs=1e-4)
     assert dpo["margin_at_start"] == pytest.approx([0.0] * 8, abs=1e-5)
-    assert (dpo["steps"], found.plan.steps, found.plan.prompts if hasattr(found.plan, "prompts") else 8) == (2, 2, 8)
+    assert dpo["steps"] == found.plan.steps == 2
     assert found.findings.best is not None and not found.failures
     assert (found.folder / "report.html").is_file() and (found.folder / "run.yaml").is_file()
     assert json.loads((found.folder / "results.json").read_text())["best"]["objective"] in ("dpo", "kto")
@@ -183,9 +181,8 @@ def test_prompts_and_rows_may_come_from_files_of_their_own(job):
     Path("eval.jsonl").write_text("".join(Path("prefs.jsonl").read_text().splitlines(keepends=True)[:5]))
     rows = read_rows(dataclasses.replace(job, eval_data="eval.jsonl", eval_prompts="prompts.txt"))
     assert (len(rows.training), len(rows.held_out), rows.prompts) == (24, 5, ("The plot was", "The cast was"))
-    found = compare_job(
-        dataclasses.replace(job, eval_data="eval.jsonl", measure=dataclasses.replace(job.measure, seeds=1)), workers=1
-    )
+    one_seed = dataclasses.replace(job.measure, seeds=1)
+    found = compare_job(dataclasses.replace(job, eval_data="eval.jsonl", measure=one_seed), workers=1)
     assert "5 of 5 evaluation prompts also stand among the training rows" in found.plan.notes
 
 
@@ -198,9 +195,8 @@ def test_halves_keep_equal_prompts_together_and_are_balanced():
 
 
 def test_what_cannot_work_is_refused_before_training(job, tmp_path):
-    Path("bad.py").write_text(
-        "def fails(prompts, responses):\n    raise ValueError('no')\ndef few(prompts, responses):\n    return [1.0]\n"
-    )
+    raising = "def fails(prompts, responses):\n    raise ValueError('no')\n"
+    Path("bad.py").write_text(raising + "def few(prompts, responses):\n    return [1.0]\n")
     adapter = Policy.load(job.model, device="cpu").with_lora(LoraOptions(rank=2)).save(tmp_path / "adapter")
     cases: list[tuple[dict, type[Exception], str]] = [
         ({"objectives": ()}, OptionError, "name the objectives"),
@@ -238,7 +234,7 @@ def test_a_folder_of_something_else_is_left_alone(job):
 
 
 def test_options_that_every_comparison_fixes_are_refused(job):
-    with pytest.raises(OptionError, match="training.select cannot be chosen"):
+    with pytest.raises(OptionError, match=r"training\.select cannot be chosen"):
         job_from_config({**job.config(), "training": {"select": "best"}})
 
 

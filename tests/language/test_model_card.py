@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+
 from paperworks.language.model_card import write_card
 from paperworks.language.objectives import objective_class
 from paperworks.language.policy import LoraOptions
@@ -22,7 +23,9 @@ def result(**held_out: float) -> TrainResult:
     )  # fmt: skip
 
 
-def card(folder: Path, *, config: str = "config.json", values: Any = None, model: str = "owner/name", **more: Any) -> ModelCard:
+def card(
+    folder: Path, *, config: str = "config.json", values: Any = None, model: str = "owner/name", **more: Any
+) -> ModelCard:
     (folder / config).write_text(json.dumps(values or {}))
     job = TrainJob(objective_class("dpo")(beta=0.25), model, DataSource("/home/me/secret/rows.jsonl"), **more)
     write_card(folder, job, result(step=5, loss=0.5, accuracy=0.75), "0123456789abcdef" * 4)
@@ -35,7 +38,15 @@ def test_the_front_matter_and_the_words(tmp_path: Path) -> None:
         "library_name": "transformers", "base_model": "owner/name", "pipeline_tag": "text-generation",
         "tags": ["paperworks", "dpo", "preference-optimization"],
     }  # fmt: skip
-    for words in ("7 optimiser steps", "step 5", "beta: 0.25", "seed: 11", "rows.jsonl", "0123456789abcdef", "| accuracy | 0.7500 |"):
+    for words in (
+        "7 optimiser steps",
+        "step 5",
+        "beta: 0.25",
+        "seed: 11",
+        "rows.jsonl",
+        "0123456789abcdef",
+        "| accuracy | 0.7500 |",
+    ):
         assert words in made.text
     assert "| step |" not in made.text and "/home/me" not in made.content
 

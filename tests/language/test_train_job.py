@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from paperworks.core.errors import DataError, ModelError, OptionError, RunError
 from paperworks.core.options import load_yaml, to_yaml
 from paperworks.core.runs import RunStore
@@ -28,12 +29,19 @@ def job(small_policy: Policy, pairs: Any, tmp_path: Path) -> TrainJob:
     rows = [{"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected} for row in pairs.rows[:10]]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     training = TrainOptions(steps=2, batch_size=4, learning_rate=1e-3, save_every=1)
-    return TrainJob(objective_class("dpo")(), str(small_policy.save(tmp_path / "small")), DataSource(str(data)), training)
+    return TrainJob(
+        objective_class("dpo")(), str(small_policy.save(tmp_path / "small")), DataSource(str(data)), training
+    )
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_survives_its_run_yaml(name: str, tmp_path: Path) -> None:
-    job = TrainJob(objective_class(name)(), "tiny", DataSource("rows.jsonl", mapping={"prompt": "question"}), lora=LoraOptions(rank=3))
+    job = TrainJob(
+        objective_class(name)(),
+        "tiny",
+        DataSource("rows.jsonl", mapping={"prompt": "question"}),
+        lora=LoraOptions(rank=3),
+    )
     path = tmp_path / "run.yaml"
     path.write_text(to_yaml(job.config()))
     assert job_from_config(load_yaml(path)) == job
@@ -78,7 +86,9 @@ def test_the_job_leaves_a_run_that_the_index_knows(job: TrainJob, tmp_path: Path
         ({"training": TrainOptions(max_length=2)}, DataError),
     ],
 )
-def test_a_start_that_fails_leaves_no_run(change: dict[str, Any], error: type[Exception], job: TrainJob, tmp_path: Path) -> None:
+def test_a_start_that_fails_leaves_no_run(
+    change: dict[str, Any], error: type[Exception], job: TrainJob, tmp_path: Path
+) -> None:
     with pytest.raises(error):
         train_job(dataclasses.replace(job, **change), tmp_path / "out")
     assert not (tmp_path / "out").exists() and RunStore().list() == []

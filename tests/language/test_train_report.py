@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from paperworks.core.errors import PaperworksError
 from paperworks.language.train_report import write_report
 
@@ -29,8 +30,12 @@ def folder(path: Path, *, name: str = "dpo", **more: Any) -> Path:
     path.mkdir(exist_ok=True)
     (path / "results.json").write_text(json.dumps(results))
     (path / "run.json").write_text(json.dumps({"wall_s": 2, "versions": {"torch": name}, "hardware": {"cpu": name}}))
-    (path / "run.yaml").write_text(yaml.safe_dump({"model": name, "lora": {"targets": name}, "training": {"seed": 3, "note": name}}))
-    (path / "metrics.jsonl").write_text("".join(json.dumps({"step": n, **entry, "grad_norm": 1.0}) + "\n" for n in (1, 2)))
+    (path / "run.yaml").write_text(
+        yaml.safe_dump({"model": name, "lora": {"targets": name}, "training": {"seed": 3, "note": name}})
+    )
+    (path / "metrics.jsonl").write_text(
+        "".join(json.dumps({"step": n, **entry, "grad_norm": 1.0}) + "\n" for n in (1, 2))
+    )
     return path
 
 
@@ -51,7 +56,9 @@ def test_a_name_full_of_markup_stays_a_name(tmp_path: Path) -> None:
     text = write_report(folder(tmp_path / "hostile", name=HOSTILE)).read_text()
     hostile = Tags(text)
     assert [tag for tag, _ in hostile.seen] == [tag for tag, _ in plain.seen]
-    assert not [tag for tag, attributes in hostile.seen if tag == "img" or any(name.startswith("on") for name in attributes)]
+    assert not [
+        tag for tag, attributes in hostile.seen if tag == "img" or any(name.startswith("on") for name in attributes)
+    ]
     assert "&lt;script&gt;alert(" in text
 
 

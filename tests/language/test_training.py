@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -147,7 +148,7 @@ def test_the_learning_rate_rises_then_falls() -> None:
     options = TrainOptions(warmup=0.2)
     rates = [learning_rate(step, 10, 1.0, options) for step in range(10)]
     assert rates[:3] == [0.5, 1.0, 1.0]
-    assert all(later < earlier for earlier, later in zip(rates[2:], rates[3:]))
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[2:]))
     assert learning_rate(9, 10, 1.0, TrainOptions(schedule="constant", warmup=0.0)) == 1.0
 
 
@@ -155,3 +156,13 @@ def test_the_learning_rate_rises_then_falls() -> None:
 def test_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(wrong))):
         TrainOptions(**wrong)
+
+
+def test_the_reference_of_adapters_trained_before_is_the_policy_with_them(
+    tokenizer: Any, pairs: Dataset[Preference]
+) -> None:
+    policy = fresh(tokenizer).with_lora(LoraOptions(rank=2))
+    assert policy.start().model is policy.model
+    train(policy, DPO(beta=0.5), pairs, FAST)
+    again = train(policy, DPO(beta=0.5), pairs, dataclasses.replace(FAST, steps=1))
+    assert again.final["loss"] == pytest.approx(0.693147, abs=1e-4)  # margins are 0 against the start, adapters included

@@ -91,8 +91,17 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Put back what `save_weights` wrote."""
-    load_trainable(model, load_file(path / "weights.safetensors"))
+    """Put back what `save_weights` wrote. Raises RunError when it is damaged."""
+    try:
+        values = load_file(path / "weights.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error, "then train again with --overwrite") from error
+    load_trainable(model, values)
+
+
+def _damaged(path: Path, error: Exception, then: str) -> RunError:
+    what = (str(error).splitlines() or [type(error).__name__])[0]
+    return RunError(f"{path}: damaged ({what}); remove that folder, {then}")
 
 
 def _steps(folder: Path) -> list[Path]:

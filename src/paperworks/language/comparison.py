@@ -210,8 +210,8 @@ def _try_model(job: CompareJob, points: tuple[Point, ...], rows: SharedRows) -> 
     """Loads the model once and lays out all rows: a model, template, length or schema that does not fit shows here."""
     for point in points:
         rows_for(point.make(), rows.training)
-    on_processor = dataclasses.replace(job, device="cpu") if job.device == "auto" else job
-    policy = load_policy(on_processor, 0)
+    pick_device(job.device)
+    policy = load_policy(dataclasses.replace(job, device="cpu"), 0)  # a GPU's memory is the trainings'
     cutting: dict[str, Any] = {"max_length": job.training.max_length, "long_prompts": job.training.long_prompts}
     for dataset in (rows.training, rows.held_out):
         tokenise(dataset, policy, ROLES, **cutting)

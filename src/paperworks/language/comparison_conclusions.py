@@ -45,7 +45,7 @@ def bottom_line(findings: Findings, plan: Plan) -> list[str]:
 
 def warnings(findings: Findings, plan: Plan) -> list[str]:
     """What limits or contradicts the bottom line, the gravest first."""
-    lines = [*_failed(findings, plan), *_evidence(findings, plan)]
+    lines = [*_failed(findings), *_evidence(findings, plan)]
     lines += [*_length(findings), *_distance(findings), *_at_the_edge(findings, plan)]
     lines += _cut(findings, plan)
     lines += [f"{arm}: {line}" for arm, found in findings.training_warnings.items() for line in found]
@@ -96,14 +96,12 @@ def _cost_line(findings: Findings, best: PointFindings) -> str:
     )
 
 
-def _failed(findings: Findings, plan: Plan) -> list[str]:
+def _failed(findings: Findings) -> list[str]:
     lines = []
     for each in findings.objectives:
         if each.chosen is None:
-            why = "diverged" if any(point.diverged for point in each.points) else "has no finished training"
-            lines.append(
-                f"{each.name}: every training {'diverged' if why == 'diverged' else 'failed or is not finished'}."
-            )
+            has_diverged = any(point.diverged for point in each.points)
+            lines.append(f"{each.name}: every training {'diverged' if has_diverged else 'failed or is not finished'}.")
     if findings.diverged:
         first = next(iter(findings.diverged))
         lines.append(

@@ -116,7 +116,6 @@ def _objective(measures: Measures, name: str) -> ObjectiveFindings:
     finished = [point for point in points if point.seeds]
     # A point of which a training diverged stands for an objective only where there is no other.
     candidates = [point for point in finished if not point.diverged] or finished
-    # `_choice` compares means over seeds: points with fewer finished seeds are compared on what they have.
     chosen = max(candidates, key=_choice, default=None)
     return ObjectiveFindings(name, points, chosen, _robustness(measures.plan.criterion, finished))
 

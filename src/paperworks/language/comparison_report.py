@@ -20,6 +20,7 @@ from paperworks.language.comparison_grid import START, UNTRAINED
 from paperworks.language.comparison_measures import Measures, Plan, read_cells, read_plan
 from paperworks.language.data import plain_text
 
+PROMPT_CHARACTERS = 600
 FORMATS = {"kl": ".2f", "tokens": ".1f", "at_cap": ".0%", "margin": ".2f", "logp_chosen": ".1f"}
 
 
@@ -211,6 +212,9 @@ def _answers(page: Page, findings: Findings, measures: Measures) -> None:
             reward = f"{cell['rewards'][plan.rewards[0]][at]:.3f}" if plan.rewards else "–"
             rows.append([UNTRAINED if arm == START else arm, cell["texts"][index], cell["tokens"][at], reward])
         text = plain_text(prompt if isinstance(prompt, str) else tuple(prompt))
+        text = (
+            text if len(text) <= PROMPT_CHARACTERS else f"…{text[-PROMPT_CHARACTERS:]}"
+        )  # its end is what is answered
         page.table(["arm", "answer", "tokens", "reward"], rows, caption=f"Prompt: {text}", right=["tokens", "reward"])
 
 

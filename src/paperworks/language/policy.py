@@ -197,6 +197,18 @@ class Policy:
             frozen.__dict__["_packed_check"] = self._packed_check
         return frozen
 
+    def start(self) -> Policy:
+        """What the training about to begin starts from, without a copy: use it before the first step only.
+
+        This policy as it is; with fresh adapters, which change nothing yet, the weights beneath them, so that the
+        scores kept on disk serve every seed. (Adapters trained before are part of the start.)
+        """
+        return self.reference() if self._adapters_are_fresh() else self
+
+    def _adapters_are_fresh(self) -> bool:
+        second = [p for name, p in self.model.named_parameters() if "lora_B" in name]
+        return bool(second) and not any(bool(p.detach().any()) for p in second)
+
     @contextlib.contextmanager
     def acting(self) -> Iterator[None]:
         """Inside it the model acts as this policy does: adapters off for a LoRA reference, dropout off."""

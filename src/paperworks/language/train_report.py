@@ -43,7 +43,7 @@ def write_report(folder: str | Path) -> Path:
     page.facts({f"objective: {name}": value for name, value in results["options"].items()})
     page.facts({name: value for name, value in config["training"].items() if value is not None})
     page.section("Where")
-    page.facts({**info.get("versions", {}), **{k: v for k, v in info.get("hardware", {}).items()}})
+    page.facts({**info.get("versions", {}), **dict(info.get("hardware", {}).items())})
     return page.save(folder / "report.html")
 
 

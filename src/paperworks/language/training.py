@@ -180,7 +180,7 @@ class _Loop:
         self.plan = Plan(len(self.data), options)
         self.model_hash = ""
         if self.objective.needs_reference and (cache_reference or self.folder is not None):
-            self.model_hash = (policy.reference() if policy.has_adapters else policy).content_hash()
+            self.model_hash = policy.start().content_hash()
         self.reference = self._reference(self.data, self._planned_rows())
         self.held_out_reference = self._reference(self.held_out, range(len(self.held_out or ())))
         self.model = policy.model
@@ -236,7 +236,7 @@ class _Loop:
         """Reference sums [items, responses] and of mismatched responses [items]; None when not needed."""
         if data is None or not self.objective.needs_reference:
             return None
-        acting = self.policy.reference() if self.policy.has_adapters else self.policy
+        acting = self.policy.start()
         trees = [item.tree() for item in data.items]
         if data.items[0].mismatched is not None:
             trees += [item.mismatched_tree() for item in data.items]

@@ -6,6 +6,7 @@ them. Everything goes through the parts that users use: `train`, `sample_report`
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -116,7 +117,7 @@ def objective_loss(policy: Policy, folder: Path, objective: Objective, rows: Dat
 def reward_at_kl(target: float, points: Sequence[Aligned]) -> float:
     """The reward at `target` nats, linear in KL between the points on either side; NaN where none goes so far."""
     ordered = sorted(points, key=lambda point: point.kl)
-    for below, above in zip(ordered, ordered[1:]):
+    for below, above in itertools.pairwise(ordered):
         if below.kl <= target <= above.kl and above.kl > below.kl:
             share = (target - below.kl) / (above.kl - below.kl)
             return below.reward + share * (above.reward - below.reward)
