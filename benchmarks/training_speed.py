@@ -26,7 +26,31 @@ from paperworks.language.training import TrainOptions, _Loop
 BATCH = 4
 BETA = 0.1
 RATE = 1e-5
-WORDS = ["the", "of", "a", "in", "to", "with", "film", "story", "actor", "music", "plot", "scene", "end", "good", "bad", "long", "slow", "very", "quite", "rather", "real", "old", "new"]
+WORDS = [
+    "the",
+    "of",
+    "a",
+    "in",
+    "to",
+    "with",
+    "film",
+    "story",
+    "actor",
+    "music",
+    "plot",
+    "scene",
+    "end",
+    "good",
+    "bad",
+    "long",
+    "slow",
+    "very",
+    "quite",
+    "rather",
+    "real",
+    "old",
+    "new",
+]
 
 
 def pairs(count: int, seed: int = 0) -> list[Preference]:

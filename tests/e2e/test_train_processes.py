@@ -82,9 +82,6 @@ def test_two_processes_give_the_numbers_of_one(launch: Any, arguments: Any, comm
         assert_same(tmp_path / f"{objective}-one", tmp_path / f"{objective}-two")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a process without rows leaves the sum over processes out (training._Means.reduced)"
-)
 def test_a_process_without_rows_in_the_last_step(launch: Any, arguments: Any, command: Any, tmp_path: Path) -> None:
     """13 training rows in steps of 4, and one held-out row: the second process has nothing to do in some."""
     words = arguments("dpo", "--held-out", 1, "--out")

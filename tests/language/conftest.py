@@ -25,7 +25,11 @@ from paperworks.language.tiny import TinySpec, byte_level_tokenizer, fresh_polic
 
 torch.set_num_threads(1)
 WIDTH = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 256
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
 }
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from paperworks.core.errors import DataError, ModelError, OptionError, RewardError, RunError
-from paperworks.language.comparison import compare_job, default_folder
-from paperworks.language.comparison_cell import load_policy, planned_steps, rows_for, training_options
-from paperworks.language.comparison_grid import START
-from paperworks.language.comparison_job import CompareJob, MeasureOptions, halves, job_from_config, read_rows
+from paperworks.language.comparison.cell import load_policy, planned_steps, rows_for, training_options
+from paperworks.language.comparison.comparison import compare_job, default_folder
+from paperworks.language.comparison.grid import START
+from paperworks.language.comparison.job import CompareJob, MeasureOptions, halves, job_from_config, read_rows
 from paperworks.language.objectives import DPO, KTO, SFT, registry
 from paperworks.language.policy import LoraOptions, Policy
 from paperworks.language.testbeds.reviews import generate_reviews

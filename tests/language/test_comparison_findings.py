@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from paperworks.core.errors import RunError
-from paperworks.language.comparison_conclusions import bottom_line, warnings
-from paperworks.language.comparison_findings import Findings, find
-from paperworks.language.comparison_grid import START
-from paperworks.language.comparison_measures import PLAN, Measures, Plan, plan_values, read_cells, read_plan
-from paperworks.language.comparison_report import GAINS, result_rows, terminal_table, write_report
+from paperworks.language.comparison.conclusions import bottom_line, warnings
+from paperworks.language.comparison.findings import Findings, find
+from paperworks.language.comparison.grid import START
+from paperworks.language.comparison.measures import PLAN, Measures, Plan, plan_values, read_cells, read_plan
+from paperworks.language.comparison.report import GAINS, result_rows, terminal_table, write_report
 
 PROMPTS = 40
 CODE = {"rows": "r", "code": ""}

@@ -3,7 +3,7 @@
 import pytest
 
 from paperworks.core.errors import OptionError
-from paperworks.language.comparison_grid import grid, parse_assignments, points_of
+from paperworks.language.comparison.grid import grid, parse_assignments, points_of
 
 
 def names(*arguments, **keywords) -> list[str]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from paperworks.language.comparison_statistics import crossed_interval, slope_on_length, wins
+from paperworks.language.comparison.statistics import crossed_interval, slope_on_length, wins
 
 
 def half_width(values: np.ndarray) -> float:

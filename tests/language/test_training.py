@@ -129,7 +129,7 @@ def test_a_nan_loss_stops_and_names_step_and_rows(tokenizer: Any, pairs: Dataset
 def test_prompts_that_fill_the_context_are_named_cut_or_left_out(tokenizer: Any, pairs: Dataset[Preference]) -> None:
     long = dataclasses.replace(pairs.rows[0], prompt="good " * 400)
     rows = pairs.with_rows([long, *pairs.rows[1:9]])
-    with pytest.raises(DataError, match="the prompt has .* tokens, the limit for prompt and response is 256"):
+    with pytest.raises(DataError, match=r"the prompt has .* tokens, the limit for prompt and response is 256"):
         train(fresh(tokenizer), DPO(), rows, FAST)
     for choice, note in (("cut", "1 prompts were cut"), ("skip", "1 rows were left out")):
         options = dataclasses.replace(FAST, steps=1, long_prompts=choice)
@@ -165,4 +165,6 @@ def test_the_reference_of_adapters_trained_before_is_the_policy_with_them(
     assert policy.start().model is policy.model
     train(policy, DPO(beta=0.5), pairs, FAST)
     again = train(policy, DPO(beta=0.5), pairs, dataclasses.replace(FAST, steps=1))
-    assert again.final["loss"] == pytest.approx(0.693147, abs=1e-4)  # margins are 0 against the start, adapters included
+    assert again.final["loss"] == pytest.approx(
+        0.693147, abs=1e-4
+    )  # margins are 0 against the start, adapters included

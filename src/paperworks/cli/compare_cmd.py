@@ -17,7 +17,7 @@ EXIT_INTERRUPTED = 130
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command's arguments."""
-    from paperworks.language.comparison_job import FIXED_TRAINING, MeasureOptions
+    from paperworks.language.comparison.job import FIXED_TRAINING, MeasureOptions
     from paperworks.language.objectives import objective_names
     from paperworks.language.training import TrainOptions
 
@@ -60,8 +60,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def job_values(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration of a job: the command line's options over those of --config."""
-    from paperworks.language.comparison_grid import parse_assignments
-    from paperworks.language.comparison_job import MeasureOptions
+    from paperworks.language.comparison.grid import parse_assignments
+    from paperworks.language.comparison.job import MeasureOptions
     from paperworks.language.training import TrainOptions
 
     values = load_yaml(args.config) if args.config else {}
@@ -91,8 +91,8 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     from paperworks.core.progress import Progress
-    from paperworks.language.comparison import compare_job
-    from paperworks.language.comparison_job import job_from_config
+    from paperworks.language.comparison.comparison import compare_job
+    from paperworks.language.comparison.job import job_from_config
 
     job = job_from_config({"objectives": [], **job_values(args)})
     try:
@@ -119,8 +119,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_for_reading(found: Any) -> None:
-    from paperworks.language.comparison_commands import train_command
-    from paperworks.language.comparison_report import terminal_table
+    from paperworks.language.comparison.commands import train_command
+    from paperworks.language.comparison.report import terminal_table
 
     terminal_table(found.findings, found.plan)
     print(f"\nrun     {found.run_id}")

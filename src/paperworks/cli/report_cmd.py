@@ -26,7 +26,7 @@ HELP = "The report of a run: its path, made again where it is missing."
 # The verbs whose reports a module writes from the run's folder alone: `write_report(folder) -> path`.
 WRITERS: Mapping[str, str] = {
     "train": "paperworks.language.train_report",
-    "compare": "paperworks.language.comparison_report",
+    "compare": "paperworks.language.comparison.report",
 }
 
 

@@ -12,60 +12,32 @@ cached, so a full-weight run never holds a second model.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from paperworks.core.errors import DataError, OptionError, RunError, TrainingDiverged
-from paperworks.core.options import check_ranges, option
-from paperworks.core.seeding import seed_everything, torch_generator
+from paperworks.core.interrupts import deferred_interrupt
+from paperworks.core.seeding import seed_everything
 from paperworks.language import checkpoints, logprobs
 from paperworks.language.data import Dataset
-from paperworks.language.items import Items, LongPrompts, tokenise
+from paperworks.language.items import Items, tokenise
 from paperworks.language.objectives.objective import Objective, ResponseLogps
 from paperworks.language.policy import Policy
 from paperworks.language.reference_scores import ReferenceScores
+from paperworks.language.step_means import StepMeans
+from paperworks.language.train_options import Plan, TrainOptions, learning_rate
 
-Schedule = Literal["cosine", "linear", "constant"]
-Tracker = Literal["none", "tensorboard", "wandb"]
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to train, whatever the objective."""
-
-    epochs: float = option(1.0, "passes over the training rows; --steps overrides it", above=0)
-    steps: int | None = option(None, "optimiser steps", low=1)
-    batch_size: int = option(16, "rows an optimiser step, over all processes", low=1)
-    micro_batch: int = option(4, "rows a forward pass; changes memory and speed, not the result", low=1)
-    learning_rate: float | None = option(
-        None, "peak learning rate (default: 1e-6 full, 5e-5 LoRA; sft 2e-5 full, 2e-4 LoRA)", above=0
-    )
-    schedule: Schedule = option("cosine", "learning rate after the warm-up")
-    warmup: float = option(0.1, "share of the steps over which the learning rate rises", low=0, below=1)
-    weight_decay: float = option(0.0, "AdamW's decoupled weight decay", low=0)
-    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm; 0 leaves them", low=0)
-    max_length: int | None = option(None, "most tokens of prompt and response (default: the model's context)", low=2)
-    long_prompts: LongPrompts = option("error", "prompts that leave no room: stop, cut their front, or skip the row")
-    autocast: Literal["none", "bf16"] = option("none", "mixed precision: bf16 arithmetic on float32 weights")
-    eval_every: int | None = option(None, "steps between evaluations on held-out rows (default: 4 in a run)", low=1)
-    select: Literal["best", "last"] = option("best", "which weights to keep: lowest held-out loss, or the last")
-    save_every: int = option(50, "steps between checkpoints", low=1)
-    tracker: Tracker = option("none", "log to tensorboard or wandb as well, through accelerate")
-    seed: int = option(0, "order of rows, dropout, held-out split")
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
+__all__ = ["Interrupted", "Plan", "TrainOptions", "TrainResult", "default_learning_rate", "learning_rate", "train"]
 
 
 @dataclass(frozen=True)
@@ -118,24 +90,6 @@ def train(
     return _Loop(
         policy, objective, dataset, options, held_out, folder, resume, on_step, on_evaluation, on_note, cache_reference
     ).run()
-
-
-class Plan:
-    """Which rows each optimiser step takes: a new order every epoch, the last step of an epoch may be smaller."""
-
-    def __init__(self, rows: int, options: TrainOptions) -> None:
-        self._rows, self._size, self._seed = rows, options.batch_size, options.seed
-        self.per_epoch = math.ceil(rows / options.batch_size)
-        self.steps = options.steps or max(1, round(options.epochs * self.per_epoch))
-        self._epoch, self._order = -1, list[int]()
-
-    def rows(self, step: int) -> list[int]:
-        """Row indices of a step (0-based)."""
-        epoch, at = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            draw = torch_generator(self._seed, "order", epoch)
-            self._epoch, self._order = epoch, torch.randperm(self._rows, generator=draw).tolist()
-        return self._order[at * self._size : (at + 1) * self._size]
 
 
 class _Loop:
@@ -242,7 +196,7 @@ class _Loop:
             trees += [item.mismatched_tree() for item in data.items]
             rows = [*rows, *(row + len(data) for row in rows)]
         scores = ReferenceScores(acting, trees, model_hash=self.model_hash, on_disk=bool(self.model_hash))
-        missing = scores.missing(rows)
+        missing = self._missing_anywhere(scores, rows)
         if missing:
             mine = missing[self.accelerator.process_index :: self.accelerator.num_processes]
             for start in range(0, len(mine), 256):
@@ -250,12 +204,19 @@ class _Loop:
                 if self.on_step is not None and self.accelerator.is_main_process:
                     self.on_step(0, self.plan.steps, {"reference": min(1.0, (start + 256) / len(mine))})
             if self.accelerator.num_processes > 1:
-                found = scores.sums[missing].nan_to_num(0.0)
-                scores.sums[missing] = cast(Tensor, self.accelerator.reduce(found.to(self.accelerator.device))).cpu()
+                own = torch.zeros_like(scores.sums)
+                own[mine] = scores.sums[mine].nan_to_num(0.0)
+                scores.sums[missing] = self._reduced(own[missing])
             if self.accelerator.is_main_process:
                 scores.save()
         main = scores.sums[: len(data)]
         return main, (scores.sums[len(data) :, 0] if len(trees) > len(data) else None)
+
+    def _missing_anywhere(self, scores: ReferenceScores, rows: Sequence[int]) -> list[int]:
+        """The rows that any process lacks: each has a cache of its own, and all must take the same path."""
+        here = torch.zeros(len(scores.sums))
+        here[scores.missing(rows)] = 1.0
+        return [int(row) for row in self._reduced(here).nonzero().squeeze(1)]
 
     # -------------------------------------------------------------------------------------------------------- scoring
 
@@ -348,12 +309,14 @@ class _Loop:
         self.model.train()
         kl = self._mismatched_kl(self.data, mine, self.reference)
         totals = self._term_weights(self.data, mine, self.reference, kl)
-        means = _Means()
+        means = StepMeans()
         for chunk in _chunks(mine, self.options.micro_batch):
             batch = self._batch(self.data, chunk, self.reference, kl)
             loss = self._weighted(batch, totals, means)
             loss.backward()
             means.add_all(self.objective.metrics(batch), batch.weight)
+        if not mine:
+            self._nothing(self.data, self.reference, kl, means)
         self._sum_gradients()
         values = means.reduced(self._reduced)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm or math.inf)
@@ -371,7 +334,16 @@ class _Loop:
         seconds = time.perf_counter() - began
         return {**values, "learning_rate": rate, "rows_per_second": len(rows) / seconds}
 
-    def _weighted(self, batch: Any, totals: Mapping[str, float], means: _Means) -> Tensor:
+    def _nothing(self, data: Items, reference: Any, kl: Tensor | None, means: StepMeans) -> None:
+        """Zeros under the names that the other processes sum, for a process without rows in this step."""
+        with torch.no_grad():
+            batch = self._batch(data, [0], reference, kl, scored=False)
+            batch = dataclasses.replace(batch, weight=torch.zeros_like(batch.weight))
+            totals = dict.fromkeys(self.objective.weights(batch), 1.0)
+            self._weighted(batch, totals, means)
+            means.add_all(self.objective.metrics(batch), batch.weight)
+
+    def _weighted(self, batch: Any, totals: Mapping[str, float], means: StepMeans) -> Tensor:
         """This micro-batch's share of the step's loss, by the rule at the top of this file."""
         terms, weights = self.objective.terms(batch), self.objective.weights(batch)
         loss = batch.weight.new_zeros(())
@@ -417,11 +389,13 @@ class _Loop:
         mine = range(self.accelerator.process_index, len(data), self.accelerator.num_processes)
         kl = self._mismatched_kl(data, mine, reference)
         totals = self._term_weights(data, mine, reference, kl)
-        means = _Means()
+        means = StepMeans()
         for chunk in _chunks(mine, self.options.micro_batch):
             batch = self._batch(data, chunk, reference, kl)
             self._weighted(batch, totals, means)
             means.add_all(self.objective.metrics(batch), batch.weight)
+        if not mine:
+            self._nothing(data, reference, kl, means)
         return means.reduced(self._reduced)
 
     @torch.no_grad()
@@ -473,7 +447,7 @@ class _Loop:
         if start == 0 and self.held_out is not None:
             self._consider(0)
         saved = start
-        with _deferred_interrupt() as interrupted:
+        with deferred_interrupt() as interrupted:
             for step in range(start, self.plan.steps):
                 self.final = self._step(step)
                 self.first = self.first or self.final
@@ -558,47 +532,6 @@ class _Loop:
         return int(state["step"])
 
 
-# ----------------------------------------------------------------------------------------------------------- small parts
-
-
-class _Means:
-    """Weighted means over a step's rows, added up over micro-batches and then over processes."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._weights: dict[str, Tensor] = {}
-        self._shares: dict[str, Tensor] = {}
-
-    def add_all(self, values: Mapping[str, Tensor], weight: Tensor) -> None:
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0) + (value.detach() * weight).sum().double().cpu()
-            self._weights[name] = self._weights.get(name, 0) + weight.sum().double().cpu()
-
-    def add_share(self, name: str, share: Tensor) -> None:
-        self._shares[name] = self._shares.get(name, 0) + share.detach().double().cpu()
-
-    def reduced(self, over_processes: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        shares = sorted(self._shares)
-        names = sorted(self._sums)
-        flat = [self._shares[n] for n in shares] + [self._sums[n] for n in names] + [self._weights[n] for n in names]
-        total = over_processes(torch.stack(flat)).tolist() if flat else []
-        out = dict(zip(shares, total, strict=False))
-        sums, weights = total[len(shares) : len(shares) + len(names)], total[len(shares) + len(names) :]
-        out.update({n: s / w if w else math.nan for n, s, w in zip(names, sums, weights, strict=True)})
-        return out
-
-
-def learning_rate(step: int, steps: int, peak: float, options: TrainOptions) -> float:
-    """The rate of a step (0-based): a linear rise over the warm-up, then cosine or linear to 0, or constant."""
-    warmup = math.ceil(options.warmup * steps)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    if options.schedule == "cosine":
-        return peak * 0.5 * (1 + math.cos(math.pi * progress))
-    return peak * (1 - progress) if options.schedule == "linear" else peak
-
-
 def default_learning_rate(objective: Objective, policy: Policy) -> float:
     """The peak rate where none is given: imitation takes larger steps than preferences, adapters than full weights."""
     if objective.name == "sft":
@@ -624,23 +557,3 @@ def _buckets(tensors: Sequence[Tensor], numbers: int) -> Iterator[list[Tensor]]:
         bucket.append(tensor)
     if bucket:
         yield bucket
-
-
-@contextlib.contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C into a flag to look at between steps; the second one acts at once."""
-    seen = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield seen.is_set
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        if seen.is_set():
-            raise KeyboardInterrupt
-        seen.set()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield seen.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)

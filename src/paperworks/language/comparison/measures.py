@@ -20,9 +20,9 @@ from paperworks.core.errors import RunError
 from paperworks.core.files import read_json
 from paperworks.core.options import build
 from paperworks.core.statistics import Interval
-from paperworks.language import comparison_statistics as statistics
-from paperworks.language.comparison_grid import START, Point
-from paperworks.language.comparison_statistics import Matrix
+from paperworks.language.comparison import statistics
+from paperworks.language.comparison.grid import START, Point
+from paperworks.language.comparison.statistics import Matrix
 
 PLAN = "comparison.json"
 Half = Literal["choose", "report"]

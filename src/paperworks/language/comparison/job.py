@@ -12,7 +12,7 @@ from typing import Any
 
 from paperworks.core.errors import DataError, OptionError
 from paperworks.core.options import build, check_ranges, option, plain
-from paperworks.language.comparison_grid import Point, grid
+from paperworks.language.comparison.grid import Point, grid
 from paperworks.language.data import Dataset, Preference, PromptRow
 from paperworks.language.data.schemas import Text
 from paperworks.language.objectives import load_objective_file

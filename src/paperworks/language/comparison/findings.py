@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from paperworks.core.statistics import Interval
-from paperworks.language.comparison_grid import START, Point, points_of
-from paperworks.language.comparison_measures import ROW_METRICS, Measures, sample_metrics
+from paperworks.language.comparison.grid import START, Point, points_of
+from paperworks.language.comparison.measures import ROW_METRICS, Measures, sample_metrics
 
 SWINGS = ("best", "median", "worst", "iqr", "better_than_start")
 

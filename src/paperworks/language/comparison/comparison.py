@@ -19,7 +19,7 @@ from paperworks.core.progress import Progress
 from paperworks.core.runs import RunStore
 from paperworks.experiment import Experiment, Metric, Part, run_experiment
 from paperworks.experiment.results import Failure
-from paperworks.language.comparison_cell import (
+from paperworks.language.comparison.cell import (
     ROLES,
     SHOWN_PROMPTS,
     arm_of,
@@ -28,9 +28,9 @@ from paperworks.language.comparison_cell import (
     planned_steps,
     rows_for,
 )
-from paperworks.language.comparison_findings import Findings, find
-from paperworks.language.comparison_grid import Point, points_of
-from paperworks.language.comparison_job import (
+from paperworks.language.comparison.findings import Findings, find
+from paperworks.language.comparison.grid import Point, points_of
+from paperworks.language.comparison.job import (
     CompareJob,
     SharedRows,
     file_digest,
@@ -38,8 +38,8 @@ from paperworks.language.comparison_job import (
     prompt_key,
     read_rows,
 )
-from paperworks.language.comparison_measures import PLAN, Measures, Plan, plan_values, read_cells
-from paperworks.language.comparison_report import write_report
+from paperworks.language.comparison.measures import PLAN, Measures, Plan, plan_values, read_cells
+from paperworks.language.comparison.report import write_report
 from paperworks.language.data import Demonstration, Feedback
 from paperworks.language.items import tokenise
 from paperworks.language.objectives import objective_class

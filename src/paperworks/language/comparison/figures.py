@@ -10,10 +10,10 @@ import numpy as np
 from paperworks.core import plots
 from paperworks.core.report import Page
 from paperworks.core.statistics import Interval
-from paperworks.language.comparison_conclusions import what_is_compared
-from paperworks.language.comparison_findings import Findings, PointFindings
-from paperworks.language.comparison_grid import START, UNTRAINED, points_of
-from paperworks.language.comparison_measures import Measures, Plan
+from paperworks.language.comparison.conclusions import what_is_compared
+from paperworks.language.comparison.findings import Findings, PointFindings
+from paperworks.language.comparison.grid import START, UNTRAINED, points_of
+from paperworks.language.comparison.measures import Measures, Plan
 
 LABELS = {"reward": "reward", "accuracy": "held-out accuracy (own)", "kl": "KL to the untrained model (nats)"}
 

@@ -12,12 +12,12 @@ from paperworks.core.files import read_json
 from paperworks.core.progress import duration, table
 from paperworks.core.report import Page
 from paperworks.core.statistics import Interval
-from paperworks.language.comparison_commands import train_command
-from paperworks.language.comparison_conclusions import bottom_line, setting_of, warnings, what_is_compared
-from paperworks.language.comparison_figures import Figures
-from paperworks.language.comparison_findings import Findings, PointFindings, find
-from paperworks.language.comparison_grid import START, UNTRAINED
-from paperworks.language.comparison_measures import Measures, Plan, read_cells, read_plan
+from paperworks.language.comparison.commands import train_command
+from paperworks.language.comparison.conclusions import bottom_line, setting_of, warnings, what_is_compared
+from paperworks.language.comparison.figures import Figures
+from paperworks.language.comparison.findings import Findings, PointFindings, find
+from paperworks.language.comparison.grid import START, UNTRAINED
+from paperworks.language.comparison.measures import Measures, Plan, read_cells, read_plan
 from paperworks.language.data import plain_text
 
 PROMPT_CHARACTERS = 600

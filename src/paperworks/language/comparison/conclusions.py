@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from paperworks.core.progress import duration
 from paperworks.core.statistics import Interval, verdict
-from paperworks.language.comparison_findings import Findings, PointFindings
-from paperworks.language.comparison_grid import START, Point, points_of
-from paperworks.language.comparison_measures import Plan
+from paperworks.language.comparison.findings import Findings, PointFindings
+from paperworks.language.comparison.grid import START, Point, points_of
+from paperworks.language.comparison.measures import Plan
 
 FEW_SEEDS = 5  # below: intervals over trainings are rough
 FEW_PROMPTS = 30

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from paperworks.core.options import to_mapping
-from paperworks.language.comparison_findings import PointFindings
+from paperworks.language.comparison.findings import PointFindings
 from paperworks.language.training import TrainOptions
 
 _DEFAULTS: Mapping[str, Any] = {"held_out": 0.1, "precision": "float32", "device": "auto"}

@@ -17,8 +17,8 @@ import torch
 from paperworks.core.errors import DataError, OptionError, TrainingDiverged
 from paperworks.core.seeding import derive_seed
 from paperworks.experiment.definition import Arm, Budget, Workspace
-from paperworks.language.comparison_grid import START, Point
-from paperworks.language.comparison_job import CompareJob, SharedRows, job_from_config, read_rows
+from paperworks.language.comparison.grid import START, Point
+from paperworks.language.comparison.job import CompareJob, SharedRows, job_from_config, read_rows
 from paperworks.language.data import Dataset, Demonstration, Feedback, Preference
 from paperworks.language.data.conversions import preferences_to_demonstrations, preferences_to_feedback
 from paperworks.language.evaluation import ScoredRows, sample_report, score_rows
