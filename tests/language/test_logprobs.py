@@ -109,6 +109,16 @@ def test_selected_logprob_is_log_softmax(frozen: bool, with_bias: bool) -> None:
         torch.testing.assert_close(f, w)
 
 
+def test_autocast_rounds_but_does_not_change_the_gradient(any_decoder: Policy) -> None:
+    trees = some_trees(len(any_decoder.tokenizer), seed=8)
+    exact, gradient = gradients(any_decoder, trees, "packed")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded, rounded_gradient = gradients(any_decoder, trees, "packed")
+    torch.testing.assert_close(rounded, exact, atol=0.2, rtol=0.01)
+    for name, value in gradient.items():
+        assert (value - rounded_gradient[name]).norm() <= 0.05 * value.norm() + 1e-3, name
+
+
 def test_gradient_checkpointing_and_lora_change_nothing(any_decoder: Policy) -> None:
     import copy
 

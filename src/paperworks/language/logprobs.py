@@ -210,30 +210,39 @@ class _SelectedLogprob(torch.autograd.Function):
     """log softmax(hidden @ weight.T + bias)[target] without keeping any [tokens, vocabulary] tensor.
 
     With a frozen vocabulary matrix the gradient of each token with respect to its hidden state is formed in the forward
-    pass (one product fewer); with a trainable one the logits are recomputed chunk by chunk in the backward pass.
+    pass (one product fewer); with a trainable one the logits are recomputed chunk by chunk in the backward pass. Products
+    are in `dtype`, everything that is summed over tokens or the vocabulary in float32 or the weights' own dtype.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        chunk: int,
+        dtype: torch.dtype,
+    ) -> Tensor:
         weight_trains = ctx.needs_input_grad[1] or (bias is not None and ctx.needs_input_grad[2])
         keep_unit = ctx.needs_input_grad[0] and not weight_trains
         selected = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         normaliser = torch.empty_like(selected)
         unit = torch.empty_like(hidden) if keep_unit else None
+        matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
         for start in range(0, len(targets), chunk):
             part = slice(start, start + chunk)
-            logits = functional.linear(hidden[part], weight, bias).float()
+            logits = functional.linear(hidden[part].to(dtype), matrix, offset).float()
             normaliser[part] = logits.logsumexp(-1)
             selected[part] = logits.gather(1, targets[part, None]).squeeze(1) - normaliser[part]
             if unit is not None:
                 probability = logits.sub_(normaliser[part, None]).exp_()
-                unit[part] = functional.embedding(targets[part], weight) - probability.to(weight.dtype) @ weight
-        ctx.chunk, ctx.has_bias = chunk, bias is not None
+                unit[part] = functional.embedding(targets[part], weight) - probability.to(dtype) @ matrix
+        ctx.chunk, ctx.dtype, ctx.keeps_unit = chunk, dtype, unit is not None
         if unit is not None:
             ctx.save_for_backward(unit)
         else:
-            ctx.save_for_backward(hidden, weight, *([bias] if bias is not None else []), targets, normaliser)
-        ctx.keeps_unit = keep_unit
+            ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
         return selected
 
     @staticmethod
@@ -241,29 +250,30 @@ class _SelectedLogprob(torch.autograd.Function):
         (grad,) = grad_outputs
         if ctx.keeps_unit:
             (unit,) = ctx.saved_tensors
-            return unit * grad[:, None].to(unit.dtype), None, None, None, None
-        if ctx.has_bias:
-            hidden, weight, bias, targets, normaliser = ctx.saved_tensors
-        else:
-            (hidden, weight, targets, normaliser), bias = ctx.saved_tensors, None
+            return unit * grad[:, None].to(unit.dtype), None, None, None, None, None
+        hidden, weight, bias, targets, normaliser = ctx.saved_tensors
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         grad_bias = torch.zeros_like(bias) if wants_bias and bias is not None else None
+        matrix, offset = weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype)
         for start in range(0, len(targets), ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            logits = functional.linear(hidden[part], weight, bias).float()
+            inputs = hidden[part].to(ctx.dtype)
+            logits = functional.linear(inputs, matrix, offset).float()
             # d logp_t / d logits = onehot(target) - softmax
             grad_logits = logits.sub_(normaliser[part, None]).exp_().mul_(-grad[part, None])
             grad_logits.scatter_add_(1, targets[part, None], grad[part, None].float())
-            grad_logits = grad_logits.to(weight.dtype)
-            if grad_hidden is not None:
-                grad_hidden[part] = grad_logits @ weight
-            if grad_weight is not None:
-                grad_weight.addmm_(grad_logits.T, hidden[part])
             if grad_bias is not None:
                 grad_bias += grad_logits.sum(0)
-        return grad_hidden, grad_weight, grad_bias, None, None
+            grad_logits = grad_logits.to(ctx.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = grad_logits @ matrix
+            if grad_weight is not None and grad_weight.dtype == ctx.dtype:
+                grad_weight.addmm_(grad_logits.T, inputs)
+            elif grad_weight is not None:
+                grad_weight += grad_logits.T @ inputs
+        return grad_hidden, grad_weight, grad_bias, None, None, None
 
 
 def selected_logprob(
@@ -274,9 +284,15 @@ def selected_logprob(
     *,
     chunk_bytes: int = 1 << 25,
 ) -> Float[Tensor, " tokens"]:
-    """log softmax(hidden @ weight.T + bias) at `targets`, float32, with at most `chunk_bytes` of logits alive."""
+    """log softmax(hidden @ weight.T + bias) at `targets`, float32, with at most `chunk_bytes` of logits alive.
+
+    Under autocast the products are in its dtype, forward and backward alike.
+    """
     chunk = max(1, chunk_bytes // (4 * weight.shape[0]))
-    return cast(Tensor, _SelectedLogprob.apply(hidden, weight, bias, targets, chunk))
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    with torch.autocast(device, enabled=False):
+        return cast(Tensor, _SelectedLogprob.apply(hidden, weight, bias, targets, chunk, dtype))
 
 
 # ---------------------------------------------------------------------------------------------------------------- padded
