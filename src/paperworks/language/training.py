@@ -1,18 +1,12 @@
-"""The one training loop, for every objective.
+"""The one training loop, for every objective: order of rows, optimiser, evaluation, checkpoints, interruption.
 
-How a loss is averaged is decided here and nowhere else. An objective gives every item a value and a weight in each of its
-terms; the loss of an optimiser step is the sum over terms of (sum of value * weight) / (sum of weight), both sums taken
-over the whole step: all micro-batches of all processes. So the loss and its gradient do not change with padding, with how
-the step is cut into micro-batches, or with the number of processes. Gradients are summed across processes once a step.
-
+How a step's loss is averaged is said in `step_losses`; gradients are summed across processes once a step here.
 Reference log-probabilities are computed before the first step by the policy itself (it is its own reference then) and
 cached, so a full-weight run never holds a second model.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import importlib.util
 import math
 import time
@@ -28,13 +22,13 @@ from torch import Tensor
 from paperworks.core.errors import DataError, OptionError, RunError, TrainingDiverged
 from paperworks.core.interrupts import deferred_interrupt
 from paperworks.core.seeding import seed_everything
-from paperworks.language import checkpoints, logprobs
+from paperworks.language import checkpoints
 from paperworks.language.data import Dataset
 from paperworks.language.items import Items, tokenise
-from paperworks.language.objectives.objective import Objective, ResponseLogps
+from paperworks.language.objectives.objective import Objective
 from paperworks.language.policy import Policy
 from paperworks.language.reference_scores import ReferenceScores
-from paperworks.language.step_means import StepMeans
+from paperworks.language.step_losses import ReferenceSums, StepLosses
 from paperworks.language.train_options import Plan, TrainOptions, learning_rate
 
 __all__ = ["Interrupted", "Plan", "TrainOptions", "TrainResult", "default_learning_rate", "learning_rate", "train"]
@@ -135,6 +129,7 @@ class _Loop:
         self.model_hash = ""
         if self.objective.needs_reference and (cache_reference or self.folder is not None):
             self.model_hash = policy.start().content_hash()
+        self.losses = StepLosses(policy, self.objective, options, self._reduced)
         self.reference = self._reference(self.data, self._planned_rows())
         self.held_out_reference = self._reference(self.held_out, range(len(self.held_out or ())))
         self.model = policy.model
@@ -186,7 +181,7 @@ class _Loop:
             return list(range(len(self.data)))
         return [row for step in range(self.plan.steps) for row in self.plan.rows(step)]
 
-    def _reference(self, data: Items | None, rows: Sequence[int]) -> tuple[Tensor, Tensor | None] | None:
+    def _reference(self, data: Items | None, rows: Sequence[int]) -> ReferenceSums | None:
         """Reference sums [items, responses] and of mismatched responses [items]; None when not needed."""
         if data is None or not self.objective.needs_reference:
             return None
@@ -218,86 +213,11 @@ class _Loop:
         here[scores.missing(rows)] = 1.0
         return [int(row) for row in self._reduced(here).nonzero().squeeze(1)]
 
-    # -------------------------------------------------------------------------------------------------------- scoring
-
-    def _scores(
-        self, data: Items, rows: Sequence[int], reference: tuple[Tensor, Tensor | None] | None, *, scored: bool
-    ) -> dict[str, ResponseLogps]:
-        """Each role's scores for these rows; zeros for the log-probabilities unless `scored`."""
-        device = self.policy.device
-        trees = [data.items[row].tree() for row in rows]
-        width = sum(data.role_sizes)
-        if scored:
-            with self._autocast():
-                result = logprobs.token_logps(self.model, trees, method=self.policy.method)
-            sums, counts = result.sums().view(-1, width), result.counts.view(-1, width)
-        else:
-            counts = torch.tensor([[float(len(r)) for r in tree.responses] for tree in trees], device=device)
-            sums = torch.zeros_like(counts)
-        known = None if reference is None else reference[0][list(rows)].to(device)
-        out, at = {}, 0
-        for role, size in zip(data.roles, data.role_sizes, strict=True):
-            columns = slice(at, at + size)
-            out[role] = ResponseLogps(
-                sums[:, columns].flatten(),
-                counts[:, columns].flatten(),
-                None if known is None else known[:, columns].flatten(),
-            )
-            at += size
-        return out
-
-    def _batch(
-        self, data: Items, rows: Sequence[int], reference: Any, kl: Tensor | None, *, scored: bool = True
-    ) -> Any:
-        device = self.policy.device
-        items = [data.items[row] for row in rows]
-        desirable = None
-        if items[0].desirable is not None:
-            desirable = torch.tensor([cast(float, item.desirable) for item in items], device=device)
-        return self.objective.batch(
-            self._scores(data, rows, reference, scored=scored),
-            weight=torch.tensor([item.weight for item in items], device=device),
-            desirable=desirable,
-            kl=kl,
-        )
-
-    def _mismatched_kl(self, data: Items, mine: Sequence[int], reference: Any) -> Tensor | None:
-        """Mean log-ratio of mismatched pairs over the whole step, without gradient (KTO's reference point)."""
-        if not self.objective.needs_mismatched:
-            return None
-        total = torch.zeros(2, dtype=torch.float64)
-        for chunk in _chunks(mine, self.options.micro_batch):
-            trees = [data.items[row].mismatched_tree() for row in chunk]
-            with torch.no_grad(), self._autocast():
-                sums = logprobs.token_logps(self.model, trees, method=self.policy.method).sums().cpu()
-            total += torch.tensor([(sums - reference[1][list(chunk)]).sum().item(), len(chunk)], dtype=torch.float64)
-        total = self._reduced(total)
-        return (total[0] / total[1]).float().to(self.policy.device)
-
-    def _term_weights(self, data: Items, mine: Sequence[int], reference: Any, kl: Tensor | None) -> dict[str, float]:
-        """The sum of each term's weights over the whole step. Weights depend on counts alone, so nothing is scored."""
-        totals: dict[str, Tensor] = {}
-        for chunk in _chunks(mine, 1024):
-            batch = self._batch(data, chunk, reference, kl, scored=False)
-            for name, weight in self.objective.weights(batch).items():
-                totals[name] = totals.get(name, torch.zeros(())) + weight.sum().cpu()
-        names = sorted(totals) or sorted(self._term_names(data, reference))
-        summed = self._reduced(torch.tensor([float(totals.get(name, 0.0)) for name in names], dtype=torch.float64))
-        return dict(zip(names, summed.tolist(), strict=True))
-
-    def _term_names(self, data: Items, reference: Any) -> list[str]:
-        return list(self.objective.weights(self._batch(data, [0], reference, None, scored=False)))
-
     def _reduced(self, values: Tensor) -> Tensor:
         """Sum over processes."""
         if self.accelerator.num_processes == 1:
             return values
         return cast(Tensor, self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum")).cpu()
-
-    def _autocast(self) -> Any:
-        if self.options.autocast == "none":
-            return contextlib.nullcontext()
-        return torch.autocast(self.policy.device.type, dtype=torch.bfloat16)
 
     # ----------------------------------------------------------------------------------------------------------- step
 
@@ -307,18 +227,8 @@ class _Loop:
         rows = self.plan.rows(step)
         mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         self.model.train()
-        kl = self._mismatched_kl(self.data, mine, self.reference)
-        totals = self._term_weights(self.data, mine, self.reference, kl)
-        means = StepMeans()
-        for chunk in _chunks(mine, self.options.micro_batch):
-            batch = self._batch(self.data, chunk, self.reference, kl)
-            loss = self._weighted(batch, totals, means)
-            loss.backward()
-            means.add_all(self.objective.metrics(batch), batch.weight)
-        if not mine:
-            self._nothing(self.data, self.reference, kl, means)
+        values = self.losses.means(self.data, mine, self.reference, backward=True)
         self._sum_gradients()
-        values = means.reduced(self._reduced)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm or math.inf)
         values["grad_norm"] = float(norm)
         if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
@@ -329,31 +239,8 @@ class _Loop:
             group["lr"] = rate
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        if kl is not None:
-            values["kl_estimate"] = float(kl)
         seconds = time.perf_counter() - began
         return {**values, "learning_rate": rate, "rows_per_second": len(rows) / seconds}
-
-    def _nothing(self, data: Items, reference: Any, kl: Tensor | None, means: StepMeans) -> None:
-        """Zeros under the names that the other processes sum, for a process without rows in this step."""
-        with torch.no_grad():
-            batch = self._batch(data, [0], reference, kl, scored=False)
-            batch = dataclasses.replace(batch, weight=torch.zeros_like(batch.weight))
-            totals = dict.fromkeys(self.objective.weights(batch), 1.0)
-            self._weighted(batch, totals, means)
-            means.add_all(self.objective.metrics(batch), batch.weight)
-
-    def _weighted(self, batch: Any, totals: Mapping[str, float], means: StepMeans) -> Tensor:
-        """This micro-batch's share of the step's loss, by the rule at the top of this file."""
-        terms, weights = self.objective.terms(batch), self.objective.weights(batch)
-        loss = batch.weight.new_zeros(())
-        for name, value in terms.items():
-            share = (value * weights[name]).sum() / max(totals[name], 1e-12)
-            loss = loss + share
-            means.add_share(name, share)
-        if len(terms) > 1 or "loss" not in terms:
-            means.add_share("loss", loss)
-        return loss
 
     def _sum_gradients(self) -> None:
         """Add up gradients over processes, in buckets of about 64 MB."""
@@ -384,32 +271,9 @@ class _Loop:
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
         assert self.held_out is not None
-        data, reference = self.held_out, self.held_out_reference
         self.model.eval()
-        mine = range(self.accelerator.process_index, len(data), self.accelerator.num_processes)
-        kl = self._mismatched_kl(data, mine, reference)
-        totals = self._term_weights(data, mine, reference, kl)
-        means = StepMeans()
-        for chunk in _chunks(mine, self.options.micro_batch):
-            batch = self._batch(data, chunk, reference, kl)
-            self._weighted(batch, totals, means)
-            means.add_all(self.objective.metrics(batch), batch.weight)
-        if not mine:
-            self._nothing(data, reference, kl, means)
-        return means.reduced(self._reduced)
-
-    @torch.no_grad()
-    def _held_out_values(self) -> dict[str, list[float]]:
-        """The objective's metrics of every held-out row."""
-        assert self.held_out is not None
-        self.model.eval()
-        rows = range(len(self.held_out))
-        out: dict[str, list[float]] = {}
-        for chunk in _chunks(rows, self.options.micro_batch):
-            batch = self._batch(self.held_out, chunk, self.held_out_reference, None)
-            for name, values in self.objective.metrics(batch).items():
-                out.setdefault(name, []).extend(values.tolist())
-        return out
+        mine = range(self.accelerator.process_index, len(self.held_out), self.accelerator.num_processes)
+        return self.losses.means(self.held_out, mine, self.held_out_reference, backward=False)
 
     def _consider(self, step: int) -> None:
         """Evaluate, and keep the weights when their held-out loss is the lowest so far."""
@@ -485,8 +349,13 @@ class _Loop:
             seconds=time.perf_counter() - began,
             warnings=self.warnings,
             notes=self.notes,
-            held_out_values=self._held_out_values() if self.folder is not None and self.held_out is not None else {},
+            held_out_values=self._held_out_values(),
         )
+
+    def _held_out_values(self) -> dict[str, list[float]]:
+        if self.folder is None or self.held_out is None:
+            return {}
+        return self.losses.row_metrics(self.held_out, self.held_out_reference)
 
     def _report(self, done: int, values: Mapping[str, float]) -> None:
         for line in self.objective.warnings(self.first, values):
@@ -541,11 +410,6 @@ def default_learning_rate(objective: Objective, policy: Policy) -> float:
 
 def _can_fuse(parameters: Sequence[Tensor]) -> bool:
     return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
-
-
-def _chunks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 def _buckets(tensors: Sequence[Tensor], numbers: int) -> Iterator[list[Tensor]]:
