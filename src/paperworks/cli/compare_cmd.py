@@ -7,8 +7,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from paperworks.cli.train_cmd import add_data_arguments, add_model_arguments, data_values, lora_values
-from paperworks.core.errors import OptionError
+from paperworks.cli.train_cmd import (
+    add_data_arguments,
+    add_model_arguments,
+    add_model_values,
+    data_values,
+    lora_values,
+)
 from paperworks.core.options import Parser, add_dataclass_arguments, given_options, load_yaml
 
 HELP = "Find out which objective works best on your preferences: equal budget, paired seeds, intervals, a report."
@@ -78,14 +83,7 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
             values[option] = {**(values.get(option) or {}), **given}
     if args.reward:
         values["rewards"] = args.reward
-    for name in (
-        "model", "precision", "device", "chat_template", "gradient_checkpointing", "held_out", "eval_data", "eval_prompts",
-        "objective_file",
-    ):  # fmt: skip
-        if getattr(args, name) is not None:
-            values[name] = getattr(args, name)
-    if "model" not in values:
-        raise OptionError("give the model to train: --model ID, FOLDER, smollm2-135m or tiny")
+    add_model_values(values, args, "held_out", "eval_data", "eval_prompts", "objective_file")
     return values
 
 

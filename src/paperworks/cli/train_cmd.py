@@ -151,6 +151,15 @@ def lora_values(args: argparse.Namespace, below: dict[str, Any] | None) -> dict[
     return {"rank": 16, **(below or {}), **given}
 
 
+def add_model_values(values: dict[str, Any], args: argparse.Namespace, *more: str) -> None:
+    """Put the command line's options of the model, and those named, over what `values` has. Raises without a model."""
+    for name in ("model", "precision", "device", "chat_template", "gradient_checkpointing", *more):
+        if getattr(args, name) is not None:
+            values[name] = getattr(args, name)
+    if "model" not in values:
+        raise OptionError("give the model to train: --model ID, FOLDER, smollm2-135m or tiny")
+
+
 def job_values(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration of a job: the command line's options over those of --config."""
     from paperworks.language.training import TrainOptions
@@ -164,20 +173,7 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
     source = values.get("data") or {}
     values["data"] = data_values(args, source if isinstance(source, dict) else {"path": source})
     values["lora"] = lora_values(args, values.get("lora"))
-    for name in (
-        "model",
-        "precision",
-        "device",
-        "chat_template",
-        "gradient_checkpointing",
-        "held_out",
-        "eval_data",
-        "objective_file",
-    ):
-        if getattr(args, name) is not None:
-            values[name] = getattr(args, name)
-    if "model" not in values:
-        raise OptionError("give the model to train: --model ID, FOLDER, smollm2-135m or tiny")
+    add_model_values(values, args, "held_out", "eval_data", "objective_file")
     return values
 
 
