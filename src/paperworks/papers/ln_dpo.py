@@ -208,8 +208,8 @@ def review_cell(arm: Arm, setting: str, seed: int, budget: Budget, workspace: Wo
         "spread": float(quartiles[2] - quartiles[0]),
         "median_tokens": float(length.quantile(0.5)),
         "better_than_start": float((reward > start.reward).float().mean()),
-        "reward_at_kl": unigram.at_kl(MATCHED_KL_B, kl, reward),
-        "tokens_at_kl": unigram.at_kl(MATCHED_KL_B, kl, length),
+        "reward_at_kl": tiny_alignment.at_kl(MATCHED_KL_B, [start, *points], "reward"),
+        "tokens_at_kl": tiny_alignment.at_kl(MATCHED_KL_B, [start, *points], "tokens"),
         "start_reward": start.reward,
         "start_tokens": start.tokens,
         "reward_by_point": reward.tolist(),
@@ -243,7 +243,8 @@ PART_B = Part(
     text="A Llama of 2 layers, width 64, fitted to film and hotel reviews of 1 to 5 clauses; 2000 pairs on films sampled from "
     "it, labelled by Bradley-Terry on 3 * leaning + 0.1 a word (annotators like length); one epoch of 32 pairs a step; three "
     "betas (or taus) times learning rates 3e-4, 1e-3, 3e-3; measured on hotel prompts. Reward: leaning, good minus bad words "
-    "over sentiment words, which length does not move. At 3 nats: linear between neighbouring configurations in KL.",
+    "over sentiment words, which length does not move. At 3 nats: linear between neighbouring configurations in KL, the start "
+    "(0 nats) being one of every loss.",
     arms=ARMS_B,
     seeds={"smoke": 2, "small": 5, "full": 10},
     prepare=prepare_lengths,

@@ -165,7 +165,7 @@ def review_cell(arm: Arm, setting: str, seed: int, budget: Budget, workspace: Wo
         **{f"reward_{beta:g}": point.reward for beta, point in zip(BETAS[budget], points)},
         **tiny_alignment.named("tuned", points[chosen]),
         "tuned_beta": BETAS[budget][chosen],
-        "reward_at_kl": tiny_alignment.reward_at_kl(MATCHED_KL, [start, *points]),
+        "reward_at_kl": tiny_alignment.at_kl(MATCHED_KL, [start, *points], "reward"),
         "reward_by_beta": [point.reward for point in points],
         "kl_by_beta": [point.kl for point in points],
     }

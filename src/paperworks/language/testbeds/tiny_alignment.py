@@ -114,13 +114,17 @@ def objective_loss(policy: Policy, folder: Path, objective: Objective, rows: Dat
     return sum(float((terms[name] * weights[name]).sum() / weights[name].sum()) for name in terms)
 
 
-def reward_at_kl(target: float, points: Sequence[Aligned]) -> float:
-    """The reward at `target` nats, linear in KL between the points on either side; NaN where none goes so far."""
+def at_kl(target: float, points: Sequence[Aligned], measure: str) -> float:
+    """A measure at `target` nats, linear in KL between the points on either side; NaN where none goes so far.
+
+    Give the start among the points (0 nats): it belongs to every objective.
+    """
     ordered = sorted(points, key=lambda point: point.kl)
-    for below, above in itertools.pairwise(ordered):
+    for below, above in zip(ordered, ordered[1:]):
         if below.kl <= target <= above.kl and above.kl > below.kl:
             share = (target - below.kl) / (above.kl - below.kl)
-            return below.reward + share * (above.reward - below.reward)
+            low, high = getattr(below, measure), getattr(above, measure)
+            return float(low + share * (high - low))
     return math.nan
 
 
