@@ -120,7 +120,7 @@ def at_kl(target: float, points: Sequence[Aligned], measure: str) -> float:
     Give the start among the points (0 nats): it belongs to every objective.
     """
     ordered = sorted(points, key=lambda point: point.kl)
-    for below, above in zip(ordered, ordered[1:]):
+    for below, above in itertools.pairwise(ordered):
         if below.kl <= target <= above.kl and above.kl > below.kl:
             share = (target - below.kl) / (above.kl - below.kl)
             low, high = getattr(below, measure), getattr(above, measure)
