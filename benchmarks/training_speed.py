@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from paperworks.core.devices import peak_memory_bytes
 from paperworks.language.data import Dataset, Preference
 from paperworks.language.objectives.dpo import DPO
 from paperworks.language.policy import LoraOptions, Policy
@@ -122,6 +122,7 @@ class Theirs:
             processing_class=AutoTokenizer.from_pretrained(folder),
             peft_config=peft,
         )
+        self.trainer.current_gradient_accumulation_steps = 1  # what train() sets before its first step
         self.trainer.create_optimizer()
         data: Any = self.trainer.train_dataset
         columns = set(self.trainer._signature_columns or data.column_names)
@@ -168,7 +169,7 @@ def compare(model: str, steps: int, lora: bool, cached: bool) -> dict[str, Any]:
 
 
 def peak_memory(which: str, model: str, lora: bool, cached: bool) -> float:
-    """Peak resident bytes of a process that takes three steps of one of the two."""
+    """Peak resident bytes of a process that takes two steps of one of the two."""
     command = [sys.executable, __file__, "--memory", which, "--model", model]
     command += ["--lora"] * lora + ["--cached"] * cached
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -187,10 +188,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.memory:
         maker = Ours if args.memory == "ours" else Theirs
-        side = maker(args.model, pairs(BATCH * 3), args.lora, args.cached)
-        for index in range(3):
+        side = maker(args.model, pairs(BATCH * 2), args.lora, args.cached)
+        for index in range(2):
             side.step(index)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        print(peak_memory_bytes())
         return
     print(f"DPO training, {args.model}, float32, batch {BATCH}, {args.threads} threads, {args.steps} steps in turn")
     for lora in (False, True):
