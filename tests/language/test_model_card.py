@@ -27,7 +27,7 @@ def card(
     folder: Path, *, config: str = "config.json", values: Any = None, model: str = "owner/name", **more: Any
 ) -> ModelCard:
     (folder / config).write_text(json.dumps(values or {}))
-    job = TrainJob(objective_class("dpo")(beta=0.25), model, DataSource("/home/me/secret/rows.jsonl"), **more)
+    job = TrainJob(objective_class("dpo")(beta=0.25), model, DataSource("/mnt/me/secret/rows.jsonl"), **more)
     write_card(folder, job, result(step=5, loss=0.5, accuracy=0.75), "0123456789abcdef" * 4)
     return ModelCard.load(folder / "README.md")
 
@@ -48,7 +48,7 @@ def test_the_front_matter_and_the_words(tmp_path: Path) -> None:
         "| accuracy | 0.7500 |",
     ):
         assert words in made.text
-    assert "| step |" not in made.text and "/home/me" not in made.content
+    assert "| step |" not in made.text and "/mnt/me" not in made.content
 
 
 def test_a_local_base_model_is_not_claimed_to_be_on_the_hub(tmp_path: Path) -> None:
