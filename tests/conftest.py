@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["NO_COLOR"] = "1"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background; programs started here would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTBEDS = ("testbeds.exact", "testbeds.log_linear", "testbeds.newton", "testbeds.coverage_bandit")
 

@@ -13,7 +13,8 @@ from typing import Any
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Turns the first Ctrl-C into a flag to look at between steps; the second one acts at once."""
     seen = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # a background job of a shell: leave it so
+    if is_ignored or threading.current_thread() is not threading.main_thread():
         yield seen.is_set
         return
 
