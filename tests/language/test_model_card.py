@@ -19,7 +19,7 @@ from paperworks.language.training import TrainOptions, TrainResult
 def result(**held_out: float) -> TrainResult:
     return TrainResult(
         steps=7, first={}, final={}, held_out=held_out, history=[], best_step=5, seconds=1.0, warnings=[], notes=[],
-        held_out_values={},
+        training_rows=9, held_out_rows=2, held_out_values={},
     )  # fmt: skip
 
 

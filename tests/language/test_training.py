@@ -133,7 +133,10 @@ def test_prompts_that_fill_the_context_are_named_cut_or_left_out(tokenizer: Any,
         train(fresh(tokenizer), DPO(), rows, FAST)
     for choice, note in (("cut", "1 prompts were cut"), ("skip", "1 rows were left out")):
         options = dataclasses.replace(FAST, steps=1, long_prompts=choice)
-        assert note in " ".join(train(fresh(tokenizer), DPO(), rows, options).notes)
+        result = train(fresh(tokenizer), DPO(), rows, options, held_out=rows)
+        assert note in " ".join(result.notes)
+        kept = 9 if choice == "cut" else 8
+        assert (result.training_rows, result.held_out_rows) == (kept, kept)
 
 
 def test_the_plan_covers_every_row_once_an_epoch() -> None:

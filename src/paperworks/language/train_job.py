@@ -138,7 +138,7 @@ def train_job(
     try:
         with run:
             result = _train(policy, job, training_rows, held_out, run.folder, resume, shown, run)
-            run.finish(_results(job, rows, training_rows, held_out, result))
+            run.finish(_results(job, rows, result))
     except PaperworksError as error:
         if not isinstance(error, TrainingDiverged) and _never_began(run.folder):
             store.delete(run.record)  # a row or an option to mend; the same --out is then free for the next try
@@ -261,14 +261,10 @@ def _train(
 _SHOWN = ("loss", "accuracy", "debiased_accuracy", "margin", "reward", "logp")
 
 
-def _results(
-    job: TrainJob, rows: Dataset[Any], training: Dataset[Any], held_out: Dataset[Any] | None, result: TrainResult
-) -> dict[str, Any]:
+def _results(job: TrainJob, rows: Dataset[Any], result: TrainResult) -> dict[str, Any]:
     return {
         "objective": job.objective.name,
         "options": to_mapping(job.objective),
         "data": {**rows.report.as_dict(), "fingerprint": rows.fingerprint},
-        "training_rows": len(training),
-        "held_out_rows": 0 if held_out is None else len(held_out),
         **{f.name: plain(getattr(result, f.name)) for f in dataclasses.fields(result)},
     }

@@ -47,6 +47,8 @@ class TrainResult:
     seconds: float
     warnings: Sequence[str]
     notes: Sequence[str]
+    training_rows: int  # rows trained on and evaluated on: those too long and skipped are not counted
+    held_out_rows: int
     held_out_values: Mapping[
         str, Sequence[float]
     ]  # the objective's metrics, a value a held-out row; runs with a folder
@@ -349,6 +351,8 @@ class _Loop:
             seconds=time.perf_counter() - began,
             warnings=self.warnings,
             notes=self.notes,
+            training_rows=len(self.data),
+            held_out_rows=0 if self.held_out is None else len(self.held_out),
             held_out_values=self._held_out_values(),
         )
 
