@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,3 +33,14 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("PAPERWORKS_HOME", str(home))
     return home
+
+
+@pytest.fixture(autouse=True)
+def own_objectives() -> Iterator[None]:
+    """What a test registers with the shared registry of objectives is gone after it."""
+    registry = sys.modules.get("paperworks.language.objectives.registry")
+    kept = {} if registry is None else {name: copy.copy(value) for name, value in vars(registry._DEFAULT).items()}
+    yield
+    registry = sys.modules.get("paperworks.language.objectives.registry")
+    if registry is not None:
+        vars(registry._DEFAULT).update(kept or vars(registry.Registry()))
