@@ -36,7 +36,7 @@ def test_the_front_matter_and_the_words(tmp_path: Path) -> None:
     made = card(tmp_path, training=TrainOptions(seed=11))
     assert made.data.to_dict() == {
         "library_name": "transformers", "base_model": "owner/name", "pipeline_tag": "text-generation",
-        "tags": ["paperworks", "dpo", "preference-optimization"],
+        "tags": ["paperworks", "dpo"],
     }  # fmt: skip
     for words in (
         "7 optimiser steps",

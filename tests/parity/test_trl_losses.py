@@ -32,6 +32,8 @@ from paperworks.language.objectives import (
     RobustDPO,
     SimPO,
 )
+from paperworks.language.objectives.objective import StepInputs
+from paperworks.language.objectives.unlearning_alternatives import DPOIDK, KTOIDK
 
 pytest.importorskip("trl")
 
@@ -170,52 +172,78 @@ def test_sft_is_the_mean_over_all_tokens(preference_step: dict[str, Any]) -> Non
     assert_same(ours, theirs, preference_step["leaf"])
 
 
-@pytest.mark.parametrize("shift", [-2.0, 2.0], ids=["clamped at 0", "above 0"])
-def test_kto(shift: float) -> None:
-    from trl import KTOTrainer
+def test_preference_for_an_alternative_answer_is_dpo_scaled(preference_step: dict[str, Any]) -> None:
+    theirs = 2 / 0.3 * trl_preference_loss(preference_step, ["sigmoid"], [1.0])
+    pairs, objective = our_pairs(preference_step), DPOIDK(beta=0.3)
+    scores = {"forget": pairs.rejected, "alternative": pairs.chosen}
+    ours = step_loss(objective, objective.batch(scores, StepInputs(pairs.weight)))
+    assert_same(ours, theirs, preference_step["leaf"])
 
+
+def kto_step(rows: int, shift: float) -> dict[str, Any]:
+    """Random log-probabilities of responses and of mismatched ones, whose mean log-ratio is `shift`."""
     generator = torch.Generator().manual_seed(1)
-    mask, kl_mask = completion_mask(PAIRS, generator), completion_mask(PAIRS, generator)
-    shape = (PAIRS, WIDTH - 1)
+    mask, kl_mask = completion_mask(rows, generator), completion_mask(rows, generator)
+    shape = (rows, WIDTH - 1)
     per_token = -3 * torch.rand(shape, generator=generator, dtype=torch.float64) * mask[:, 1:]
     mismatched = -3 * torch.rand(shape, generator=generator, dtype=torch.float64) * kl_mask[:, 1:]
     reference = (-3 * torch.rand(shape, generator=generator, dtype=torch.float64) * mask[:, 1:]).sum(dim=1)
-    mismatched_reference = mismatched.sum(dim=1) - shift
-    desirable = torch.tensor([True, False, True, True, False, True])
-    per_token.requires_grad_()
+    return {
+        "mask": mask,
+        "kl_mask": kl_mask,
+        "per_token": per_token.requires_grad_(),
+        "mismatched": mismatched,
+        "reference": reference,
+        "mismatched_reference": mismatched.sum(dim=1) - shift,
+    }
 
-    ids, kl_ids = torch.ones_like(mask), torch.full_like(mask, 2)
-    trainer = trainer_stub(
-        KTOTrainer,
-        beta=0.3,
-        loss_type="kto",
-        calculate_KL=True,
-        desirable_weight=1.5,
-        undesirable_weight=0.7,
-    )
+
+def trl_kto_loss(step: dict[str, Any], desirable: Tensor, **weights: float) -> Tensor:
+    from trl import KTOTrainer
+
+    ids = torch.ones_like(step["mask"])
+    kl_ids = torch.full_like(ids, 2)
+    trainer = trainer_stub(KTOTrainer, beta=0.3, loss_type="kto", calculate_KL=True, **weights)
     inputs = {
         "input_ids": ids,
         "attention_mask": ids,
-        "completion_mask": mask,
+        "completion_mask": step["mask"],
         "KL_input_ids": kl_ids,
         "KL_attention_mask": ids,
-        "KL_completion_mask": kl_mask,
+        "KL_completion_mask": step["kl_mask"],
         "label": desirable,
-        "ref_logps": reference,
-        "ref_KL_logps": mismatched_reference,
+        "ref_logps": step["reference"],
+        "ref_KL_logps": step["mismatched_reference"],
     }
 
     def model(input_ids: Tensor, **_: Any) -> SimpleNamespace:
-        return fused_outputs(mismatched if input_ids is kl_ids else per_token)
+        return fused_outputs(step["mismatched"] if input_ids is kl_ids else step["per_token"])
 
-    theirs = trainer._compute_loss(model, inputs, False)
-    kl = (mismatched.sum(dim=1) - mismatched_reference).mean()
+    return trainer._compute_loss(model, inputs, False)
+
+
+@pytest.mark.parametrize("shift", [-2.0, 2.0], ids=["clamped at 0", "above 0"])
+def test_kto(shift: float) -> None:
+    step = kto_step(PAIRS, shift)
+    desirable = torch.tensor([True, False, True, True, False, True])
+    theirs = trl_kto_loss(step, desirable, desirable_weight=1.5, undesirable_weight=0.7)
+    kl = (step["mismatched"].sum(dim=1) - step["mismatched_reference"]).mean()
     assert kl.item() == pytest.approx(shift)
-    batch = FeedbackLogps(
-        responses(per_token, mask, reference), desirable.double(), torch.ones(PAIRS, dtype=torch.float64), kl
-    )
+    response = responses(step["per_token"], step["mask"], step["reference"])
+    batch = FeedbackLogps(response, desirable.double(), torch.ones(PAIRS, dtype=torch.float64), kl)
     ours = step_loss(KTO(beta=0.3, desirable_weight=1.5, undesirable_weight=0.7), batch)
-    assert_same(ours, theirs, per_token)
+    assert_same(ours, theirs, step["per_token"])
+
+
+def test_unlearning_s_kto_is_the_log_form_of_an_undesirable_answer_s() -> None:
+    # with z = beta * KL, KL > 0: theirs is 1 - sigmoid(v), ours 1 - (2 / beta) log sigmoid(v)
+    step, objective = kto_step(1, shift=2.0), KTOIDK(beta=0.3, beta_on_kl=True)
+    undesirable = trl_kto_loss(step, torch.tensor([False]), desirable_weight=1.0, undesirable_weight=1.0)
+    theirs = 1 - 2 / 0.3 * torch.log1p(-undesirable)
+    kl = (step["mismatched"].sum(dim=1) - step["mismatched_reference"]).mean()
+    scores = {"forget": responses(step["per_token"], step["mask"], step["reference"])}
+    ours = step_loss(objective, objective.batch(scores, StepInputs(torch.ones(1, dtype=torch.float64), step_kl=kl)))
+    assert_same(ours, theirs, step["per_token"])
 
 
 def labels(generator: torch.Generator) -> Tensor:

@@ -50,7 +50,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     group = parser.add_argument_group("what is measured")
     group.add_argument(
         "--reward", nargs="+", action="extend", metavar="R",
-        help="of the models' answers: sentiment, lexicon, length, or your own as FILE.py:function; the first decides",
+        help="of the models' answers: sentiment, lexicon, length, your own as FILE.py:function, or a reward model's "
+        "folder or Hub id; the first decides",
     )  # fmt: skip
     group.add_argument("--eval-prompts", metavar="FILE", help="prompts to answer (default: the held-out rows' prompts)")
     run = parser.add_argument_group("run")

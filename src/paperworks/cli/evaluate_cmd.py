@@ -30,7 +30,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     group.add_argument(
         "--reward", nargs="+", action="extend", metavar="R",
-        help="of its samples: sentiment, lexicon, length, or your own as FILE.py:function",
+        help="of its samples: sentiment, lexicon, length, your own as FILE.py:function, or a reward model's folder or Hub id",
     )  # fmt: skip
     add_dataclass_arguments(parser, MeasureOptions, group="measuring")
     run = parser.add_argument_group("run")

@@ -74,7 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     best = parser.add_argument_group("best of n")
     best.add_argument("--best-of", type=int, metavar="N", help="draw N responses, show the --n best by --reward")
-    best.add_argument("--reward", metavar="R", help="sentiment, lexicon, length, or your own as FILE.py:function")
+    best.add_argument(
+        "--reward",
+        metavar="R",
+        help="sentiment, lexicon, length, your own as FILE.py:function, or a reward model's folder or Hub id",
+    )
     out = parser.add_argument_group("output")
     out.add_argument(
         "--out", metavar="FILE", help="write JSON lines: prompt, responses with text, logp, tokens, finished"

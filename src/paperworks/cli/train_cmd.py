@@ -11,7 +11,7 @@ from typing import Any
 from paperworks.core.errors import OptionError
 from paperworks.core.options import Parser, add_dataclass_arguments, given_options, load_yaml
 
-HELP = "Train a model on your own preferences, feedback or demonstrations."
+HELP = "Train a model on your own preferences, feedback, demonstrations, scored answers, or text to forget."
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -49,7 +49,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _configuration(path: str) -> dict[str, Any]:
     config = load_yaml(path)
-    for name in ("options", "training", "lora"):
+    for name in ("options", "training", "lora", "degrees", "unlearning", "validation"):
         if not isinstance(config.get(name) or {}, dict):
             raise OptionError(f"{path}: {name}: expected names and values below it, found {config[name]!r}")
     return config
@@ -63,6 +63,8 @@ def _parser(name: str, cls: type | None) -> Parser:
     parser.add_argument("objective", help="what to optimise")
     add_model_arguments(parser)
     add_data_arguments(parser)
+    if cls is not None:
+        _add_settings(parser, cls)
     run = parser.add_argument_group("run")
     run.add_argument("--out", help="folder of the run (default ./runs/train-OBJECTIVE-TIME)")
     run.add_argument("--config", help="a run.yaml to start from; options given here override it")
@@ -78,6 +80,30 @@ def _parser(name: str, cls: type | None) -> Parser:
         add_dataclass_arguments(parser, cls, group=f"objective {name}")
     add_dataclass_arguments(parser, TrainOptions, group="training")
     return parser
+
+
+def _settings(cls: type[Any]) -> dict[str, tuple[type, str, str]]:
+    """The job's settings that go with an objective: by name the options' class, their prefix, and the help's heading."""
+    from paperworks.language.data.schemas import Feedback, Forget, Preference
+    from paperworks.language.train_job import DegreeOptions, UnlearningSetup, ValidationOptions
+
+    if cls.trains == "reward-model":
+        return {}
+    if cls.schema is Forget:
+        return {"unlearning": (UnlearningSetup, "", "unlearning")}
+    found: dict[str, tuple[type, str, str]] = {
+        "validation": (ValidationOptions, "validation_", "choosing the weights to keep by a reward")
+    }
+    if cls.schema in (Preference, Feedback):
+        found["degrees"] = (DegreeOptions, "degree_", "degree awareness (SPO), on with --degree-weight")
+    return found
+
+
+def _add_settings(parser: Parser, cls: type[Any]) -> None:
+    for options, prefix, heading in _settings(cls).values():
+        add_dataclass_arguments(parser, options, group=heading, prefix=prefix)
+        if heading == "unlearning":
+            parser.add_argument("--forget", metavar="FILE", help="the rows to forget (the same as --data)")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, lora: bool = True) -> None:
@@ -171,8 +197,17 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
     values["options"] = {**below, **given_options(args.objective_class, args)}
     values["training"] = {**(values.get("training") or {}), **given_options(TrainOptions, args)}
     source = values.get("data") or {}
+    if getattr(args, "forget", None) is not None:
+        if args.data is not None:
+            raise OptionError("--forget and --data name the same thing, the rows to forget; give one of them")
+        args.data = args.forget
+    elif hasattr(args, "forget") and args.data is None and not source:
+        raise OptionError("give the rows to forget: --forget FILE")
     values["data"] = data_values(args, source if isinstance(source, dict) else {"path": source})
     values["lora"] = lora_values(args, values.get("lora"))
+    for name, (options, prefix, _) in _settings(args.objective_class).items():
+        given = {**(values.get(name) or {}), **given_options(options, args, prefix)}
+        values[name] = given or None
     add_model_values(values, args, "held_out", "eval_data", "objective_file")
     return values
 
@@ -200,9 +235,26 @@ def run(args: argparse.Namespace) -> int:
     shown = _relative(folder)
     print(f"\nmodel   {shown}/model")
     print(f"report  {shown}/report.html")
-    print("next    " + f'paperworks generate --model {shown} --prompt "..."')
-    print("        " + f"paperworks evaluate --model {shown} --data FILE")
+    for head, line in zip(("next", "", ""), _next_commands(args.objective_class, shown), strict=False):
+        print(f"{head:7} {line}")
     return 0
+
+
+def _next_commands(cls: type[Any], folder: str) -> list[str]:
+    """What users do with such a model."""
+    from paperworks.language.data.schemas import Forget
+
+    if cls.trains == "reward-model":
+        return [
+            f"paperworks evaluate reward --reward {folder} --data FILE",
+            f'paperworks generate --model M --best-of 8 --reward {folder} --prompt "..."',
+        ]
+    if cls.schema is Forget:
+        return [f"paperworks evaluate unlearning --model {folder} --forget FILE --retain FILE"]
+    return [
+        f'paperworks generate --model {folder} --prompt "..."',
+        f"paperworks evaluate --model {folder} --data FILE",
+    ]
 
 
 def _is_other_rank() -> bool:

@@ -141,9 +141,14 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def add_dataclass_arguments(
-    parser: argparse.ArgumentParser, cls: type, *, group: str | None = None, skip: Collection[str] = ()
+    parser: argparse.ArgumentParser,
+    cls: type,
+    *,
+    group: str | None = None,
+    skip: Collection[str] = (),
+    prefix: str = "",
 ) -> None:
-    """One `--kebab-case` option a field of `cls`, in a help group of its own.
+    """One `--kebab-case` option a field of `cls`, in a help group of its own; `prefix` stands before each name.
 
     An option that is not given is absent from the namespace, so that a YAML file can stand below the command line
     (`from_namespace(..., below=load_yaml(path))`). Fields that no text can express (nested dataclasses, functions) are
@@ -156,17 +161,18 @@ def add_dataclass_arguments(
         if field.name in skip or not _is_expressible(annotation):
             continue
         target.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            dest=field.name,
+            f"--{(prefix + field.name).replace('_', '-')}",
+            dest=prefix + field.name,
             default=argparse.SUPPRESS,
             help=_help_text(field, comments).replace("%", "%%"),
             **_argument_form(annotation),
         )
 
 
-def given_options(cls: type, args: argparse.Namespace) -> dict[str, Any]:
+def given_options(cls: type, args: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
     """The options of `cls` that the command line named."""
-    return {field.name: getattr(args, field.name) for field in _fields(cls) if hasattr(args, field.name)}
+    names = (field.name for field in _fields(cls))
+    return {name: getattr(args, prefix + name) for name in names if hasattr(args, prefix + name)}
 
 
 def from_namespace(cls: type[T], args: argparse.Namespace, *, below: Mapping[str, Any] = {}, what: str = "") -> T:

@@ -7,8 +7,9 @@ prompt that leaves no room is an error unless it may be cut at its front or left
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -16,39 +17,45 @@ import torch
 from paperworks.core.errors import DataError, ModelError
 from paperworks.core.seeding import torch_generator
 from paperworks.language.data import Dataset
-from paperworks.language.data.schemas import Text
+from paperworks.language.data.schemas import Graded
 from paperworks.language.logprobs import Tree
 from paperworks.language.policy import Policy
+from paperworks.language.text_model import TextModel
 
 LongPrompts = Literal["error", "cut", "skip"]
 
 
+MISMATCHED = "mismatched"  # the role of another row's response, for objectives with a step-wide KL estimate
+
+
 @dataclass(frozen=True)
 class Item:
-    """One row: its prompt and, role by role, its responses, as token ids."""
+    """One row: its prompt and, role by role, its responses, as token ids. A role that the row lacks is not there."""
 
     prompt: tuple[int, ...]
-    responses: tuple[tuple[int, ...], ...]  # all roles' responses, in the order of the roles
+    responses: Mapping[str, tuple[tuple[int, ...], ...]]
     weight: float
-    desirable: float | None
-    mismatched: tuple[int, ...] | None  # another prompt's response, for objectives with a step-wide KL estimate
     where: str
+    numbers: Mapping[str, float] = field(default_factory=dict)  # numeric fields of the row; NaN where it has none
+    grades: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # degrees of the responses of graded roles
+    is_companion: bool = False
 
-    def tree(self) -> Tree:
-        return Tree(self.prompt, self.responses)
+    def responses_in(self, roles: Sequence[str] | None = None) -> tuple[tuple[int, ...], ...]:
+        """The responses of these roles (all but mismatched ones), in the order of the roles."""
+        roles = [role for role in self.responses if role != MISMATCHED] if roles is None else roles
+        return tuple(response for role in roles for response in self.responses.get(role, ()))
 
-    def mismatched_tree(self) -> Tree:
-        assert self.mismatched is not None
-        return Tree(self.prompt, (self.mismatched,))
+    def tree(self, roles: Sequence[str] | None = None) -> Tree:
+        """The prompt with its responses in these roles (all but mismatched ones)."""
+        return Tree(self.prompt, self.responses_in(roles))
 
 
 @dataclass(frozen=True)
 class Items:
-    """All rows' items and what cutting did. `role_sizes`: how many responses each role has in an item."""
+    """All rows' items and what cutting did; companions (rows drawn beside the others) come last."""
 
     items: Sequence[Item]
     roles: tuple[str, ...]
-    role_sizes: tuple[int, ...]
     responses: int
     cut_responses: int  # responses cut at max_length: they have no end token
     cut_prompts: int
@@ -56,6 +63,15 @@ class Items:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def companions(self) -> int:
+        """How many of the items are companions."""
+        return sum(item.is_companion for item in self.items)
+
+    def number(self, name: str) -> torch.Tensor:
+        """The numeric field of that name, a float64 value a row; NaN where a row has none."""
+        return torch.tensor([item.numbers.get(name, math.nan) for item in self.items], dtype=torch.float64)
 
     def notes(self) -> list[str]:
         """One line on everything cut or left out; empty when nothing was."""
@@ -72,29 +88,29 @@ class Items:
 
 def tokenise(
     dataset: Dataset[Any],
-    policy: Policy,
+    policy: TextModel,
     roles: Sequence[str],
     *,
+    numbers: Sequence[str] = (),
     max_length: int | None = None,
     long_prompts: LongPrompts = "error",
     mismatched: bool = False,
     seed: int = 0,
 ) -> Items:
-    """Token ids of every row's prompt and of its responses in `roles`.
+    """Token ids of every row's prompt and of its responses in those of `roles` that it has.
 
-    `max_length`: most tokens of prompt and response together (encoder-decoder: of each), at most the model's context.
-    `mismatched`: also pair every prompt with the response of another row, fixed by `seed`.
-    Raises DataError (file:line) for a prompt with no room for a response, or rows without a role's responses.
+    `numbers`: numeric fields to keep. `max_length`: most tokens of prompt and response together (encoder-decoder: of
+    each), at most the model's context. `mismatched`: also give every row the response of another, fixed by `seed`.
+    Raises DataError (file:line) for a prompt with no room for a response, or a row without any response.
     """
     limit = policy.context_length if max_length is None else min(max_length, policy.context_length)
-    texts = [[text for role in roles for text in _texts(row, role)] for row in dataset.rows]
-    sizes = _role_sizes(dataset, roles)
-    encoded = iter(policy.encode_responses([text for of_row in texts for text in of_row]))
+    texts = [_responses(row, roles) for row in dataset.rows]
+    encoded = iter(policy.encode_responses([text for of_row in texts for role in of_row.values() for text in role]))
     prompts: dict[str, list[int]] = {}  # plain prompts often repeat
     items: list[Item] = []
     cut_responses = cut_prompts = skipped = 0
-    for row, of_row in zip(dataset.rows, texts, strict=True):
-        responses = [next(encoded) for _ in of_row]
+    for number, (row, of_row) in enumerate(zip(dataset.rows, texts, strict=True), start=1):
+        responses = {role: [next(encoded) for _ in of_role] for role, of_role in of_row.items()}
         prompt = prompts.get(row.prompt) if isinstance(row.prompt, str) else None
         if prompt is None:
             prompt = _encoded_prompt(policy, row)
@@ -118,50 +134,55 @@ def tokenise(
             room = limit if policy.is_encoder_decoder else max(1, limit // 2)
             prompt = prompt[-(limit if policy.is_encoder_decoder else limit - room) :]
             cut_prompts += 1
-        cut_responses += sum(len(ids) > room for ids in responses)
-        desirable = getattr(row, "desirable", None)
+        cut_responses += sum(len(ids) > room for of_role in responses.values() for ids in of_role)
         items.append(
             Item(
                 tuple(prompt),
-                tuple(tuple(ids[:room]) for ids in responses),
+                {role: tuple(tuple(ids[:room]) for ids in of_role) for role, of_role in responses.items()},
                 float(row.weight),
-                None if desirable is None else float(desirable),
-                None,
-                str(row.where) if row.where.file else f"row {len(items) + skipped + 1}",
+                str(row.where) if row.where.file else f"row {number}",
+                {name: _number(row, name) for name in numbers},
+                {
+                    role: tuple(t.degree for t in found)
+                    for role, found in of_row.items()
+                    if isinstance(found[0], Graded)
+                },
+                getattr(row, "is_companion", False),
             )
         )
     if not items:
         raise DataError("0 rows left: every prompt fills max_length", file=dataset.report.source or None)
     if mismatched:
         items = _with_mismatched(items, limit, policy.is_encoder_decoder, seed)
-    return Items(items, tuple(roles), sizes, len(items) * sum(sizes), cut_responses, cut_prompts, skipped)
+    items.sort(key=lambda item: item.is_companion)  # stable: the rows keep their order
+    total = sum(len(item.responses_in()) for item in items)
+    return Items(items, tuple(roles), total, cut_responses, cut_prompts, skipped)
 
 
-def _texts(row: Any, role: str) -> tuple[Text, ...]:
-    """The responses of a role: the field of that name; a tuple of plain strings holds several, messages are one."""
-    value = getattr(row, role)
-    if isinstance(value, tuple) and (not value or isinstance(value[0], str)):
-        return value
-    return (value,)
+def _responses(row: Any, roles: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """The row's responses by role; a tuple of strings or graded versions holds several, messages are one."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for role in roles:
+        value = getattr(row, role, ())
+        several = isinstance(value, tuple) and (not value or isinstance(value[0], str | Graded))
+        texts = value if several else (value,)
+        if texts:
+            found[role] = texts
+    if not found:
+        raise DataError(
+            f"no response in any of the roles {', '.join(roles)}; expected at least one",
+            file=row.where.file or None,
+            line=row.where.line or None,
+        )
+    return found
 
 
-def _role_sizes(dataset: Dataset[Any], roles: Sequence[str]) -> tuple[int, ...]:
-    """How many responses each role has, which must be the same in every row."""
-    sizes: tuple[int, ...] = ()
-    for row in dataset.rows:
-        of_row = tuple(len(_texts(row, role)) for role in roles)
-        sizes = sizes or of_row
-        if of_row != sizes or 0 in of_row:
-            raise DataError(
-                f"expected the same number of responses in every row ({dict(zip(roles, sizes, strict=True))}), "
-                f"got {dict(zip(roles, of_row, strict=True))}",
-                file=row.where.file or None,
-                line=row.where.line or None,
-            )
-    return sizes
+def _number(row: Any, name: str) -> float:
+    value = getattr(row, name, None)
+    return math.nan if value is None else float(value)
 
 
-def _encoded_prompt(policy: Policy, row: Any) -> list[int]:
+def _encoded_prompt(policy: TextModel, row: Any) -> list[int]:
     try:
         return policy.encode_prompt(row.prompt)
     except ModelError as error:
@@ -175,7 +196,8 @@ def _with_mismatched(items: list[Item], limit: int, is_encoder_decoder: bool, se
     out = []
     for index, item in enumerate(items):
         room = limit if is_encoder_decoder else max(1, limit - len(item.prompt))
-        out.append(dataclasses.replace(item, mismatched=items[partner[index]].responses[0][:room]))
+        other = items[partner[index]].responses_in()[0][:room]
+        out.append(dataclasses.replace(item, responses={**item.responses, MISMATCHED: (other,)}))
     return out
 
 

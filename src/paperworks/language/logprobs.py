@@ -44,10 +44,28 @@ class TokenLogps:
     values: Float[Tensor, " tokens"]
     response: Int[Tensor, " tokens"]  # which response each token belongs to
     counts: Float[Tensor, " responses"]  # tokens of each response
+    hidden: Float[Tensor, "tokens width"] | None = None  # last hidden states from which the tokens are predicted
 
     def sums(self) -> Float[Tensor, " responses"]:
         """log pi(y|x): the sum over each response's tokens."""
-        return torch.zeros_like(self.counts).index_add(0, self.response, self.values.to(self.counts.dtype))
+        return self.summed(self.values)
+
+    def summed(self, values: Float[Tensor, " tokens"]) -> Float[Tensor, " responses"]:
+        """The sum of any token values over each response."""
+        return torch.zeros_like(self.counts).index_add(0, self.response, values.to(self.counts.dtype))
+
+    def features(self) -> Float[Tensor, "responses width"]:
+        """Mean of the last hidden states at each response's tokens, float32; needs `hidden`.
+
+        The end token is never an input, so that a response of the end token alone has the state of the prompt's end.
+        """
+        assert self.hidden is not None
+        first = torch.ones_like(self.response, dtype=torch.bool)
+        first[1:] = self.response[1:] != self.response[:-1]
+        inside = (~first | (self.counts == 1)[self.response]).float()
+        totals = self.hidden.new_zeros(len(self.counts), self.hidden.shape[1], dtype=torch.float32)
+        totals = totals.index_add(0, self.response, self.hidden.float() * inside[:, None])
+        return totals / self.summed(inside)[:, None]
 
 
 # ---------------------------------------------------------------------------------------------------------------- packed
@@ -295,11 +313,120 @@ def selected_logprob(
         return cast(Tensor, _SelectedLogprob.apply(hidden, weight, bias, targets, chunk, dtype))
 
 
+class _VocabularyKL(torch.autograd.Function):
+    """KL(p || q) a token, p = softmax(fixed_hidden @ fixed.T + bias), q = softmax(hidden @ weight.T + bias).
+
+    Only q carries a gradient, q - p with respect to its logits. As in `_SelectedLogprob` no [tokens, vocabulary] tensor
+    is kept: with a frozen matrix each token's gradient is formed on the way forward, else logits are computed again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        fixed_hidden: Tensor,
+        fixed_weight: Tensor,
+        fixed_bias: Tensor | None,
+        chunk: int,
+    ) -> Tensor:
+        weight_trains = ctx.needs_input_grad[1] or (bias is not None and ctx.needs_input_grad[2])
+        unit = torch.empty_like(hidden) if ctx.needs_input_grad[0] and not weight_trains else None
+        out = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(hidden), chunk):
+            part = slice(start, start + chunk)
+            log_p = functional.linear(fixed_hidden[part], fixed_weight, fixed_bias).float().log_softmax(-1)
+            log_q = functional.linear(hidden[part], weight, bias).float().log_softmax(-1)
+            p = log_p.exp()
+            out[part] = (p * (log_p - log_q)).sum(-1)
+            if unit is not None:
+                unit[part] = (log_q.exp() - p).to(weight.dtype) @ weight
+        ctx.chunk, ctx.keeps_unit = chunk, unit is not None
+        if unit is not None:
+            ctx.save_for_backward(unit)
+        else:
+            ctx.save_for_backward(hidden, weight, bias, fixed_hidden, fixed_weight, fixed_bias)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
+        if ctx.keeps_unit:
+            (unit,) = ctx.saved_tensors
+            return unit * grad[:, None].to(unit.dtype), None, None, None, None, None, None
+        hidden, weight, bias, fixed_hidden, fixed_weight, fixed_bias = ctx.saved_tensors
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight) if wants_weight else None
+        grad_bias = torch.zeros_like(bias) if wants_bias and bias is not None else None
+        for start in range(0, len(hidden), ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            p = functional.linear(fixed_hidden[part], fixed_weight, fixed_bias).float().softmax(-1)
+            q = functional.linear(hidden[part], weight, bias).float().softmax(-1)
+            difference = q.sub_(p).mul_(grad[part, None])
+            if grad_bias is not None:
+                grad_bias += difference.sum(0)
+            difference = difference.to(weight.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = difference @ weight
+            if grad_weight is not None:
+                grad_weight.addmm_(difference.T, hidden[part])
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+
+
+@dataclass(frozen=True)
+class VocabularyHead:
+    """The matrix (and bias) that turns last hidden states into logits."""
+
+    weight: Float[Tensor, "vocabulary width"]
+    bias: Float[Tensor, " vocabulary"] | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module) -> VocabularyHead:
+        """That of a model, as it is now and will be: no copy."""
+        head = cast(nn.Linear, cast(PreTrainedModel, _unwrapped(model)).get_output_embeddings())
+        return cls(head.weight, head.bias)
+
+    def frozen(self) -> VocabularyHead:
+        """As it is now: a copy where the matrix trains."""
+        if not self.weight.requires_grad:
+            return self
+        return VocabularyHead(self.weight.detach().clone(), None if self.bias is None else self.bias.detach().clone())
+
+
+def vocabulary_kl(
+    hidden: Float[Tensor, "tokens width"],
+    head: VocabularyHead,
+    reference_hidden: Float[Tensor, "tokens width"],
+    reference_head: VocabularyHead,
+    *,
+    chunk_bytes: int = 1 << 25,
+) -> Float[Tensor, " tokens"]:
+    """KL(pi_ref || pi_theta) over the whole vocabulary at each token's position, float32, from last hidden states.
+
+    The reference's hidden states do not change while training, so they are computed once: a step needs no forward pass
+    of the reference, and no tensor of [tokens, vocabulary] beyond `chunk_bytes` is alive.
+    """
+    chunk = max(1, chunk_bytes // (8 * head.weight.shape[0]))
+    with torch.autocast(hidden.device.type, enabled=False):
+        value = _VocabularyKL.apply(
+            hidden.to(head.weight.dtype),
+            head.weight,
+            head.bias,
+            reference_hidden.to(head.weight.dtype),
+            reference_head.weight,
+            reference_head.bias,
+            chunk,
+        )
+    return cast(Tensor, value)
+
+
 # ---------------------------------------------------------------------------------------------------------------- padded
 
 
 def _padded_decoder_only(
-    model: nn.Module, trees: Sequence[Tree], device: torch.device, padding_side: str
+    model: nn.Module, trees: Sequence[Tree], device: torch.device, padding_side: str, keep_hidden: bool
 ) -> TokenLogps:
     rows = [(tree.prompt, response) for tree in trees for response in tree.responses]
     length = max(len(prompt) + len(response) for prompt, response in rows)
@@ -313,7 +440,16 @@ def _padded_decoder_only(
         mask[row, start : start + size] = 1
         starts.append(start + len(prompt))
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    output = model(
+        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, output_hidden_states=keep_hidden
+    )
+    logits = output.logits
+    predictors = [
+        slice(start - 1, start - 1 + len(response)) for start, (_, response) in zip(starts, rows, strict=True)
+    ]
+    hidden = (
+        torch.cat([output.hidden_states[-1][row, at] for row, at in enumerate(predictors)]) if keep_hidden else None
+    )
     values = [
         logits[row, start - 1 : start - 1 + len(response)]
         .float()
@@ -322,10 +458,12 @@ def _padded_decoder_only(
         .squeeze(1)
         for row, (start, (_, response)) in enumerate(zip(starts, rows, strict=True))
     ]
-    return _token_logps(values)
+    return _token_logps(values, hidden)
 
 
-def _padded_encoder_decoder(model: nn.Module, trees: Sequence[Tree], device: torch.device) -> TokenLogps:
+def _padded_encoder_decoder(
+    model: nn.Module, trees: Sequence[Tree], device: torch.device, keep_hidden: bool
+) -> TokenLogps:
     """Prompts are encoded once each and shared by their responses; the decoder sees only responses."""
     base = cast(PreTrainedModel, _unwrapped(model))
     longest = max(len(tree.prompt) for tree in trees)
@@ -345,13 +483,19 @@ def _padded_encoder_decoder(model: nn.Module, trees: Sequence[Tree], device: tor
     for row, response in enumerate(responses):
         inputs[row, : len(response)] = torch.tensor([start_token, *response[:-1]], device=device)
         mask[row, : len(response)] = 1
-    logits = model(
+    output = model(
         encoder_outputs=(encoded[owner],),
         attention_mask=prompt_mask[owner],
         decoder_input_ids=inputs,
         decoder_attention_mask=mask,
         use_cache=False,
-    ).logits
+        output_hidden_states=keep_hidden,
+    )
+    logits = output.logits
+    hidden = None
+    if keep_hidden:
+        states = output.decoder_hidden_states[-1]
+        hidden = torch.cat([states[row, : len(response)] for row, response in enumerate(responses)])
     values = [
         logits[row, : len(response)]
         .float()
@@ -360,13 +504,13 @@ def _padded_encoder_decoder(model: nn.Module, trees: Sequence[Tree], device: tor
         .squeeze(1)
         for row, response in enumerate(responses)
     ]
-    return _token_logps(values)
+    return _token_logps(values, hidden)
 
 
-def _token_logps(values: list[Tensor]) -> TokenLogps:
+def _token_logps(values: list[Tensor], hidden: Tensor | None) -> TokenLogps:
     counts = torch.tensor([len(value) for value in values], device=values[0].device)
     response = torch.arange(len(values), device=counts.device).repeat_interleave(counts)
-    return TokenLogps(torch.cat(values), response, counts.float())
+    return TokenLogps(torch.cat(values), response, counts.float(), hidden)
 
 
 # ----------------------------------------------------------------------------------------------------------------- front
@@ -387,27 +531,33 @@ def padding_worth_a_call(model: nn.Module, device: torch.device) -> int:
 
 
 def token_logps(
-    model: nn.Module, trees: Sequence[Tree], *, method: Method = "packed", padding_side: str = "right"
+    model: nn.Module,
+    trees: Sequence[Tree],
+    *,
+    method: Method = "packed",
+    padding_side: str = "right",
+    keep_hidden: bool = False,
 ) -> TokenLogps:
     """Log-probability of every response token of `trees` under a transformers model (or a PEFT model around one).
 
-    Differentiable; `torch.no_grad()` is the caller's. Values are float32 whatever the model's dtype.
+    Differentiable; `torch.no_grad()` is the caller's. Values are float32 whatever the model's dtype. With `keep_hidden`
+    also the hidden states that the tokens are predicted from, before the vocabulary matrix.
     """
     base = cast(PreTrainedModel, _unwrapped(model))
     device = next(base.parameters()).device
     if base.config.is_encoder_decoder:
-        return _padded_encoder_decoder(model, trees, device)
+        return _padded_encoder_decoder(model, trees, device, keep_hidden)
     window = getattr(base.config, "sliding_window", None)
     beyond_window = window is not None and any(
         len(tree.prompt) + max(map(len, tree.responses)) > window for tree in trees
     )
     if method == "padded" or beyond_window:
-        return _padded_decoder_only(model, trees, device, padding_side)
+        return _padded_decoder_only(model, trees, device, padding_side, keep_hidden)
     layout = lay_out(trees, device=device, padding_allowed=padding_worth_a_call(base, device))
-    hidden = packed_hidden(base, layout)
-    head = base.get_output_embeddings()
-    values = selected_logprob(hidden[layout.predictors], head.weight, layout.targets, getattr(head, "bias", None))
-    return TokenLogps(values, layout.response, layout.counts.float())
+    hidden = packed_hidden(base, layout)[layout.predictors]
+    head = VocabularyHead.of(base)
+    values = selected_logprob(hidden, head.weight, layout.targets, head.bias)
+    return TokenLogps(values, layout.response, layout.counts.float(), hidden if keep_hidden else None)
 
 
 def packed_hidden(

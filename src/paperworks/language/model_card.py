@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 def write_card(folder: Path, job: TrainJob, result: TrainResult, data_fingerprint: str) -> None:
     """Write `folder/README.md` in the form that the Hugging Face Hub reads."""
     is_adapter = (folder / "adapter_config.json").is_file()
+    is_reward_model = job.objective.trains == "reward-model"
     head = {
         "library_name": "peft" if is_adapter else "transformers",
         **({"base_model": job.model} if "/" in job.model and not Path(job.model).exists() else {}),
-        "pipeline_tag": "text-generation",
-        "tags": ["paperworks", job.objective.name, "preference-optimization"],
+        "pipeline_tag": "text-classification" if is_reward_model else "text-generation",
+        "tags": ["paperworks", job.objective.name, *(["reward-model"] if is_reward_model else [])],
     }
     about = " ".join((type(job.objective).__doc__ or "").strip().split("\n\n")[0].split())
-    auto = f"Auto{'Peft' if is_adapter else ''}ModelFor{'Seq2Seq' if _is_encoder_decoder(folder) else 'Causal'}LM"
+    task = "SequenceClassification" if is_reward_model else "Seq2SeqLM" if _is_encoder_decoder(folder) else "CausalLM"
+    auto = f"Auto{'Peft' if is_adapter else ''}ModelFor{task}"
     load = f"from {head['library_name']} import {auto}\nmodel = {auto}.from_pretrained(FOLDER)"
     held_out = "\n".join(f"| {name} | {value:.4f} |" for name, value in result.held_out.items() if name != "step")
     text = f"""---

@@ -17,10 +17,12 @@ class StepMeans:
         self._weights: dict[str, Tensor] = {}
         self._shares: dict[str, Tensor] = {}
 
-    def add_all(self, values: Mapping[str, Tensor], weight: Tensor) -> None:
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0) + (value.detach() * weight).sum().double().cpu()
-            self._weights[name] = self._weights.get(name, 0) + weight.sum().double().cpu()
+    def add_all(self, values: Mapping[str, Tensor | tuple[Tensor, Tensor]], weight: Tensor) -> None:
+        """Values with a weight each: the rows' `weight`, or their own where they are (values, weights)."""
+        for name, given in values.items():
+            value, of_value = given if isinstance(given, tuple) else (given, weight)
+            self._sums[name] = self._sums.get(name, 0) + (value.detach() * of_value).sum().double().cpu()
+            self._weights[name] = self._weights.get(name, 0) + of_value.sum().double().cpu()
 
     def add_share(self, name: str, share: Tensor) -> None:
         self._shares[name] = self._shares.get(name, 0) + share.detach().double().cpu()

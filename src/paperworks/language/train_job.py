@@ -10,19 +10,34 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from paperworks.core.errors import OptionError, PaperworksError, RunError, TrainingDiverged
-from paperworks.core.options import load_yaml, plain, to_mapping
+from paperworks.core.options import build, check_ranges, load_yaml, option, plain, to_mapping
 from paperworks.core.progress import Progress
 from paperworks.core.runs import Run, RunStore, read_metrics
 from paperworks.language.data import Dataset, read
+from paperworks.language.data.schemas import Forget, PromptRow
 from paperworks.language.model_card import write_card
 from paperworks.language.objectives import load_objective_file, objective_class
+
+try:
+    from paperworks.language.objectives.degrees import DegreeOptions, with_degrees
+except ImportError:  # XXX until it is there
+    with_degrees = None
+
+    @dataclass(frozen=True)
+    class DegreeOptions:
+        weight: float = 0.1
 from paperworks.language.objectives.objective import Objective
 from paperworks.language.policy import LoraOptions, Policy, Precision
+from paperworks.language.text_model import TextModel
 from paperworks.language.train_report import write_report
-from paperworks.language.training import TrainOptions, TrainResult, train
+from paperworks.language.training import Evaluator, TrainOptions, TrainResult, train
+from paperworks.language.unlearning.setup import UnlearningSetup
+
+if TYPE_CHECKING:
+    from paperworks.language.objectives.unlearning import UnlearningObjective
 
 
 @dataclass(frozen=True)
@@ -50,14 +65,30 @@ class DataSource:
 
 
 @dataclass(frozen=True)
+class ValidationOptions:
+    """Choosing the weights to keep by the reward of the policy's own answers, in place of the held-out loss."""
+
+    reward: str | None = option(None, "keep the weights whose greedy answers this reward likes most")
+    prompts: str | None = option(None, "a file of prompts to answer (default: those of the held-out rows)")
+    max_new_tokens: int = option(128, "most tokens of an answer", low=1)
+    limit: int = option(128, "most prompts answered: the first ones", low=1)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
 class TrainJob:
     """Everything that decides a training run; written to its run.yaml."""
 
     objective: Objective
     model: str
-    data: DataSource
+    data: DataSource  # of unlearning: the rows to forget
     training: TrainOptions = TrainOptions()
     lora: LoraOptions | None = None
+    degrees: DegreeOptions | None = None  # an auxiliary loss beside a preference objective
+    unlearning: UnlearningSetup | None = None
+    validation: ValidationOptions | None = None
     held_out: float = 0.1  # share of rows kept for evaluation, or a number of rows; 0: none
     eval_data: str | None = None  # a file of rows to evaluate on instead
     objective_file: str | None = None
@@ -73,10 +104,26 @@ class TrainJob:
         return {"objective": values.pop("objective"), "options": to_mapping(self.objective), **plain(values)}
 
 
+@dataclass(frozen=True)
+class _Settings:
+    """The job's settings beside objective, model and data, as run.yaml has them."""
+
+    training: TrainOptions = field(default_factory=TrainOptions)
+    lora: LoraOptions | None = None
+    degrees: DegreeOptions | None = None
+    unlearning: UnlearningSetup | None = None
+    validation: ValidationOptions | None = None
+    held_out: float = 0.1
+    eval_data: str | None = None
+    objective_file: str | None = None
+    precision: Precision = "float32"
+    device: str = "auto"
+    gradient_checkpointing: bool = False
+    chat_template: str | None = None
+
+
 def job_from_config(values: Mapping[str, Any]) -> TrainJob:
     """The job that a run.yaml describes. Raises OptionError for unknown or missing names."""
-    from paperworks.core.options import build
-
     rest = dict(values)
     try:
         name, options = rest.pop("objective"), rest.pop("options", {})
@@ -85,26 +132,12 @@ def job_from_config(values: Mapping[str, Any]) -> TrainJob:
         raise OptionError(f"the configuration names no {error.args[0]}; a run.yaml of a training run has it") from None
     if rest.get("objective_file"):
         load_objective_file(rest["objective_file"])
-    cls = objective_class(name)
     return TrainJob(
-        objective=build(cls, options or {}, what=f"objective {name}"),
+        objective=build(objective_class(name), options or {}, what=f"objective {name}"),
         model=str(model),
         data=build(DataSource, data if isinstance(data, Mapping) else {"path": data}, what="data"),
-        training=build(TrainOptions, rest.pop("training", None) or {}, what="training"),
-        lora=None if not rest.get("lora") else build(LoraOptions, rest["lora"], what="lora"),
-        **build(_Rest, {k: v for k, v in rest.items() if k != "lora"}).__dict__,
+        **vars(build(_Settings, {key: value for key, value in rest.items() if value is not None}, what="train")),
     )
-
-
-@dataclass
-class _Rest:
-    held_out: float = 0.1
-    eval_data: str | None = None
-    objective_file: str | None = None
-    precision: Precision = "float32"
-    device: str = "auto"
-    gradient_checkpointing: bool = False
-    chat_template: str | None = None
 
 
 def train_job(
@@ -126,18 +159,24 @@ def train_job(
         raise OptionError("several processes need one folder to meet in: give --out DIR")
     if resume and out is not None:
         _same_job(job, Path(out))
-    rows = job.data.read(job.objective.schema)
+    objective = job.objective if job.degrees is None else with_degrees(job.objective, job.degrees)
+    rows = _rows(job)
     for line in rows.report.lines():
         shown.say(line)
     training_rows, held_out = _held_out(job, rows)
-    policy = _policy(job)
+    evaluator = _evaluator(job, held_out)
+    policy = _model(job)
+
+    def fit(folder: Path, run: Run | None) -> TrainResult:
+        return _train(policy, objective, job, training_rows, held_out, evaluator, folder, resume, shown, run)
+
     if not is_main:
-        return _train(policy, job, training_rows, held_out, Path(str(out)), resume, shown, None), Path(str(out))
+        return fit(Path(str(out)), None), Path(str(out))
     store = RunStore()
     run = store.start("train", job.objective.name, out, job.config(), job.training.seed, resume, overwrite=overwrite)
     try:
         with run:
-            result = _train(policy, job, training_rows, held_out, run.folder, resume, shown, run)
+            result = fit(run.folder, run)
             run.finish(_results(job, rows, result))
     except PaperworksError as error:
         if not isinstance(error, TrainingDiverged) and _never_began(run.folder):
@@ -147,8 +186,22 @@ def train_job(
     return result, run.folder
 
 
-def _policy(job: TrainJob) -> Policy:
-    return Policy.load(
+def _rows(job: TrainJob) -> Dataset[Any]:
+    """The training rows; of unlearning also those to keep."""
+    rows = job.data.read(job.objective.schema)
+    if job.objective.schema is not Forget:
+        return rows
+    setup, objective = job.unlearning or UnlearningSetup(), cast("UnlearningObjective", job.objective)
+    return setup.rows(rows, job.data, objective, job.training.seed)
+
+
+def _model(job: TrainJob) -> TextModel:
+    kind: type[TextModel] = Policy
+    if job.objective.trains == "reward-model":
+        from paperworks.language.rewards.model import RewardModel
+
+        kind = RewardModel
+    return kind.load(
         job.model,
         precision=job.precision,
         device=job.device,
@@ -159,6 +212,26 @@ def _policy(job: TrainJob) -> Policy:
     )
 
 
+def _evaluator(job: TrainJob, held_out: Dataset[Any] | None) -> Evaluator | None:
+    """What measures the model beside the held-out loss and chooses the weights to keep; None: that loss does."""
+    if job.objective.schema is Forget:
+        return None if job.unlearning is None else job.unlearning.evaluator(job.data)
+    options = job.validation
+    if options is None or options.reward is None:
+        return None
+    from paperworks.language.rewards import load_reward
+    from paperworks.language.validation_reward import ValidationReward
+
+    if options.prompts is not None:
+        asked: Dataset[Any] | None = dataclasses.replace(job.data, path=options.prompts, limit=None).read(PromptRow)
+    else:
+        asked = held_out
+    if asked is None:
+        raise OptionError("--validation-reward needs prompts: --validation-prompts FILE, or held-out rows")
+    prompts = list(dict.fromkeys(row.prompt for row in asked))[: options.limit]
+    return ValidationReward(prompts, load_reward(options.reward), options.max_new_tokens)
+
+
 def _never_began(folder: Path) -> bool:
     return not read_metrics(folder / "metrics.jsonl") and not any((folder / "checkpoints").glob("*"))
 
@@ -166,7 +239,7 @@ def _never_began(folder: Path) -> bool:
 def _held_out(job: TrainJob, rows: Dataset[Any]) -> tuple[Dataset[Any], Dataset[Any] | None]:
     if job.eval_data is not None:
         return rows, dataclasses.replace(job.data, path=job.eval_data, limit=None).read(job.objective.schema)
-    if job.held_out == 0:
+    if job.held_out == 0 or job.objective.schema is Forget:
         return rows, None
     amount = int(job.held_out) if job.held_out >= 1 else job.held_out
     return rows.split(amount, job.training.seed)
@@ -208,10 +281,12 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _train(
-    policy: Policy,
+    policy: TextModel,
+    objective: Objective,
     job: TrainJob,
     rows: Dataset[Any],
     held_out: Dataset[Any] | None,
+    evaluator: Evaluator | None,
     folder: Path,
     resume: bool,
     shown: Progress,
@@ -242,10 +317,11 @@ def _train(
 
     result = train(
         policy,
-        job.objective,
+        objective,
         rows,
         job.training,
         held_out=held_out,
+        evaluator=evaluator,
         folder=folder,
         resume=resume,
         on_step=on_step,
@@ -258,7 +334,9 @@ def _train(
     return result
 
 
-_SHOWN = ("loss", "accuracy", "debiased_accuracy", "margin", "reward", "logp")
+_SHOWN = (
+    "loss", "accuracy", "debiased_accuracy", "margin", "reward", "logp", "utility", "forget_quality", "forget_rouge",
+)  # fmt: skip
 
 
 def _results(job: TrainJob, rows: Dataset[Any], result: TrainResult) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The one training loop, for every objective: order of rows, optimiser, evaluation, checkpoints, interruption.
 
 How a step's loss is averaged is said in `step_losses`; gradients are summed across processes once a step here.
-Reference log-probabilities are computed before the first step by the policy itself (it is its own reference then) and
-cached, so a full-weight run never holds a second model.
+What the reference says is computed before the first step by the policy itself (it is its own reference then) and kept, so a
+full-weight run never holds a second model. What trains is the model and, where an objective brings some, its own heads; the
+heads are in the checkpoints and not in the model that is saved. The model may be a policy or a reward model.
 """
 
 from __future__ import annotations
@@ -11,27 +12,38 @@ import importlib.util
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from paperworks.core.errors import DataError, OptionError, RunError, TrainingDiverged
 from paperworks.core.interrupts import deferred_interrupt
 from paperworks.core.seeding import seed_everything
 from paperworks.language import checkpoints
 from paperworks.language.data import Dataset
-from paperworks.language.items import Items, tokenise
+from paperworks.language.items import MISMATCHED, Items, tokenise
+from paperworks.language.logprobs import VocabularyHead
 from paperworks.language.objectives.objective import Objective
 from paperworks.language.policy import Policy
-from paperworks.language.reference_scores import ReferenceScores
-from paperworks.language.step_losses import ReferenceSums, StepLosses
+from paperworks.language.reference_scores import Reference, ReferenceScores, by_role, hidden_states
+from paperworks.language.step_losses import StepLosses
+from paperworks.language.text_model import TextModel
 from paperworks.language.train_options import Plan, TrainOptions, learning_rate
 
-__all__ = ["Interrupted", "Plan", "TrainOptions", "TrainResult", "default_learning_rate", "learning_rate", "train"]
+__all__ = [
+    "Evaluator",
+    "Interrupted",
+    "Plan",
+    "TrainOptions",
+    "TrainResult",
+    "default_learning_rate",
+    "learning_rate",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -49,20 +61,33 @@ class TrainResult:
     notes: Sequence[str]
     training_rows: int  # rows trained on and evaluated on: those too long and skipped are not counted
     held_out_rows: int
-    held_out_values: Mapping[
-        str, Sequence[float]
-    ]  # the objective's metrics, a value a held-out row; runs with a folder
+    held_out_values: Mapping[str, Sequence[float]]  # the objective's metrics, a value a row; runs with a folder
+    stopped: str = ""  # why training ended before its last step; empty where it did not
+    preparation: Mapping[str, Any] = field(default_factory=dict)  # what the objective settled before training
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, after the step in progress was finished and saved."""
 
 
+class Evaluator(Protocol):
+    """What a run measures at its evaluations beside the held-out loss, and decides by."""
+
+    def __call__(self, policy: Any) -> Mapping[str, float]:
+        """Named numbers of the model as it is; `loss` is the held-out loss's name."""
+
+    def quality(self, values: Mapping[str, float], step: int) -> float:
+        """How good these values are: with select=best, the weights of the highest quality are kept."""
+
+    def stop(self, history: Sequence[Mapping[str, float]]) -> str | None:
+        """A reason to end training now, or None. `history[0]` is before training; entries have their `step`."""
+
+
 OnStep = Callable[[int, int, Mapping[str, float]], None]  # step (1-based), steps in all, the step's means
 
 
 def train(
-    policy: Policy,
+    policy: TextModel,
     objective: Objective,
     dataset: Dataset[Any],
     options: TrainOptions = TrainOptions(),
@@ -74,24 +99,37 @@ def train(
     on_evaluation: OnStep | None = None,
     on_note: Callable[[str], None] | None = None,
     cache_reference: bool = False,
+    evaluator: Evaluator | None = None,
 ) -> TrainResult:
-    """Train `policy` in place on `dataset`.
+    """Train `policy` (or a reward model) in place on `dataset`.
 
     `folder` receives checkpoints (`folder/checkpoints`); without one no checkpoint is written and a run cannot be resumed.
+    `evaluator` measures at step 0 and at every evaluation; it decides which weights are kept, and may end training.
     Reference log-probabilities are kept on disk for other runs where there is a folder, or with `cache_reference`.
     With `resume` the newest checkpoint there is taken up; on a CPU the result is the uninterrupted run's bit for bit.
     Raises TrainingDiverged (the last checkpoint stays), Interrupted on Ctrl-C (a checkpoint is written first), DataError,
     OptionError, RunError where the rows are not those that the resumed run began with.
     """
     return _Loop(
-        policy, objective, dataset, options, held_out, folder, resume, on_step, on_evaluation, on_note, cache_reference
+        policy,
+        objective,
+        dataset,
+        options,
+        held_out,
+        folder,
+        resume,
+        on_step,
+        on_evaluation,
+        on_note,
+        cache_reference,
+        evaluator,
     ).run()
 
 
 class _Loop:
     def __init__(
         self,
-        policy: Policy,
+        policy: TextModel,
         objective: Objective,
         dataset: Dataset[Any],
         options: TrainOptions,
@@ -102,6 +140,7 @@ class _Loop:
         on_evaluation: OnStep | None,
         on_note: Callable[[str], None] | None,
         cache_reference: bool,
+        evaluator: Evaluator | None,
     ) -> None:
         if options.tracker != "none" and importlib.util.find_spec(options.tracker) is None:
             raise OptionError(f"--tracker {options.tracker}: it is not installed; pip install {options.tracker}")
@@ -117,36 +156,50 @@ class _Loop:
         self.folder = None if folder is None else Path(folder)
         self.on_step, self.on_evaluation, self.on_note = on_step, on_evaluation, on_note
         self.fingerprint = "" if self.folder is None else dataset.fingerprint
-        self.objective, dataset = objective.prepare(dataset, policy, seed=options.seed)
+        self.evaluator = evaluator
+        prepared = objective.prepare(dataset, cast(Policy, policy), seed=options.seed)
+        self.objective, self.preparation = prepared.objective, prepared.facts
         self.notes: list[str] = []
-        for line in self.objective.option_notes():
+        for line in (*self.objective.option_notes(), *prepared.notes):
             self._note(line)
+        if prepared.save is not None and self.folder is not None and self.accelerator.is_main_process:
+            prepared.save(self.folder)
         if policy.method_note():
             self._note(policy.method_note())
-        self.data = self._tokenise(dataset)
+        self.data = self._tokenise(prepared.dataset)
         self.held_out = self._tokenise_held_out(held_out)
         for line in self.data.notes():
             self._note(line)
-        self.plan = Plan(len(self.data), options)
+        companions = self.data.companions
+        self.plan = Plan(
+            len(self.data) - companions, options, companions=companions, sampling=self.objective.sampling(self.data)
+        )
         self.model_hash = ""
         if self.objective.needs_reference and (cache_reference or self.folder is not None):
-            self.model_hash = policy.start().content_hash()
-        self.losses = StepLosses(policy, self.objective, options, self._reduced)
-        self.reference = self._reference(self.data, self._planned_rows())
-        self.held_out_reference = self._reference(self.held_out, range(len(self.held_out or ())))
+            self.model_hash = cast(Policy, policy).start().content_hash()
         self.model = policy.model
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        if not self.parameters:
-            raise OptionError(f"nothing in {policy.name} trains; load it with trainable weights or adapters")
+        self.modules = {
+            name: module.to(policy.device) for name, module in self.objective.modules(cast(Policy, policy)).items()
+        }
+        # The names of a model that trains alone stay its own, so that its checkpoints fit whatever trained it.
+        self.trained = nn.ModuleDict({"model": self.model, **self.modules}) if self.modules else self.model
+        self.losses = StepLosses(policy, self.objective, options, self._reduced, self.modules)
+        self.reference = self._reference(self.data, self.plan.planned())
+        self.held_out_reference = self._reference(self.held_out, range(len(self.held_out or ())))
         self.peak = options.learning_rate or default_learning_rate(self.objective, policy)
+        self.groups = self._parameter_groups()
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=self.peak, weight_decay=options.weight_decay, fused=_can_fuse(self.parameters)
+            self.groups,
+            lr=self.peak,
+            weight_decay=options.weight_decay,
+            fused=_can_fuse([parameter for group in self.groups for parameter in group["params"]]),
         )
         self.first: dict[str, float] = {}
         self.final: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
         self.warnings: list[str] = []
-        self.best_step, self.best_loss = 0, math.inf
+        self.best_step, self.best_quality = 0, -math.inf
+        self.stopped = ""
         self.best_weights: dict[str, Tensor] | None = None
 
     # ------------------------------------------------------------------------------------------------------ preparing
@@ -161,9 +214,10 @@ class _Loop:
             dataset,
             self.policy,
             self.objective.roles,
+            numbers=self.objective.numbers,
             max_length=self.options.max_length,
             long_prompts=self.options.long_prompts,
-            mismatched=self.objective.needs_mismatched,
+            mismatched=self.objective.step_kl_role == MISMATCHED,
             seed=self.options.seed,
         )
 
@@ -171,47 +225,62 @@ class _Loop:
         if held_out is None or not len(held_out):
             return None
         try:
-            _, prepared = self.objective.prepare(held_out, self.policy, seed=self.options.seed)
+            prepared = self.objective.prepare(
+                held_out, cast(Policy, self.policy), seed=self.options.seed, held_out=True
+            ).dataset
         except DataError as error:
             self._note(f"no evaluation: the held-out rows do not serve this objective ({error})")
             return None
         return self._tokenise(prepared)
 
-    def _planned_rows(self) -> list[int]:
-        """The rows that training will come to, each once."""
-        if self.plan.steps >= self.plan.per_epoch:
-            return list(range(len(self.data)))
-        return [row for step in range(self.plan.steps) for row in self.plan.rows(step)]
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """The model's parameters and each head's, with the factor on the learning rate that each has."""
+        groups = [{"params": [p for p in self.model.parameters() if p.requires_grad], "factor": 1.0}]
+        if not groups[0]["params"]:
+            raise OptionError(f"nothing in {self.policy.name} trains; load it with trainable weights or adapters")
+        factor = (self.objective.module_learning_rate or self.peak) / self.peak
+        return groups + [{"params": list(module.parameters()), "factor": factor} for module in self.modules.values()]
 
-    def _reference(self, data: Items | None, rows: Sequence[int]) -> ReferenceSums | None:
-        """Reference sums [items, responses] and of mismatched responses [items]; None when not needed."""
-        if data is None or not self.objective.needs_reference:
-            return None
-        acting = self.policy.start()
-        trees = [item.tree() for item in data.items]
-        if data.items[0].mismatched is not None:
-            trees += [item.mismatched_tree() for item in data.items]
-            rows = [*rows, *(row + len(data) for row in rows)]
-        scores = ReferenceScores(acting, trees, model_hash=self.model_hash, on_disk=bool(self.model_hash))
+    def _reference(self, data: Items | None, rows: Sequence[int]) -> Reference:
+        """What the start of the policy says about these rows; empty where nothing is asked of it."""
+        objective = self.objective
+        if data is None or not (objective.reference_roles or objective.kl_roles):
+            return Reference()
+        start = cast(Policy, self.policy).start()
+        tokens = {}
+        if objective.reference_roles:
+            trees = [item.tree(objective.reference_roles) for item in data.items]
+            scores = ReferenceScores(start, trees, model_hash=self.model_hash, on_disk=bool(self.model_hash))
+            self._complete(scores, rows)
+            known = [scores.tokens(row) for row in range(len(trees))]
+            tokens = by_role(data.items, objective.reference_roles, known)
+        if not objective.kl_roles:
+            return Reference(tokens)
+        hidden = hidden_states(start, data.items, objective.kl_roles, rows)
+        return Reference(tokens, hidden, VocabularyHead.of(start.model).frozen())
+
+    def _complete(self, scores: ReferenceScores, rows: Sequence[int]) -> None:
+        """Compute what is missing for these rows, each process its share."""
         missing = self._missing_anywhere(scores, rows)
-        if missing:
-            mine = missing[self.accelerator.process_index :: self.accelerator.num_processes]
-            for start in range(0, len(mine), 256):
-                scores.compute(mine[start : start + 256])
-                if self.on_step is not None and self.accelerator.is_main_process:
-                    self.on_step(0, self.plan.steps, {"reference": min(1.0, (start + 256) / len(mine))})
-            if self.accelerator.num_processes > 1:
-                own = torch.zeros_like(scores.sums)
-                own[mine] = scores.sums[mine].nan_to_num(0.0)
-                scores.sums[missing] = self._reduced(own[missing])
-            if self.accelerator.is_main_process:
-                scores.save()
-        main = scores.sums[: len(data)]
-        return main, (scores.sums[len(data) :, 0] if len(trees) > len(data) else None)
+        if not missing:
+            return
+        mine = missing[self.accelerator.process_index :: self.accelerator.num_processes]
+        for start in range(0, len(mine), 256):
+            scores.compute(mine[start : start + 256])
+            if self.on_step is not None and self.accelerator.is_main_process:
+                self.on_step(0, self.plan.steps, {"reference": min(1.0, (start + 256) / len(mine))})
+        if self.accelerator.num_processes > 1:
+            own, all_missing = (torch.zeros_like(scores.values, dtype=torch.bool) for _ in range(2))
+            scores.mark(own, mine)
+            scores.mark(all_missing, missing)
+            summed = self._reduced(torch.where(own, scores.values, 0.0))
+            scores.values[all_missing] = summed[all_missing]
+        if self.accelerator.is_main_process:
+            scores.save()
 
     def _missing_anywhere(self, scores: ReferenceScores, rows: Sequence[int]) -> list[int]:
         """The rows that any process lacks: each has a cache of its own, and all must take the same path."""
-        here = torch.zeros(len(scores.sums))
+        here = torch.zeros(len(scores))
         here[scores.missing(rows)] = 1.0
         return [int(row) for row in self._reduced(here).nonzero().squeeze(1)]
 
@@ -231,14 +300,18 @@ class _Loop:
         self.model.train()
         values = self.losses.means(self.data, mine, self.reference, backward=True)
         self._sum_gradients()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm or math.inf)
-        values["grad_norm"] = float(norm)
+        # Each group by itself, so that a head's gradient does not scale down the model's.
+        norms = [
+            torch.nn.utils.clip_grad_norm_(group["params"], self.options.max_grad_norm or math.inf)
+            for group in self.groups
+        ]
+        values["grad_norm"] = float(norms[0])
         if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
             self.optimiser.zero_grad(set_to_none=True)
             raise TrainingDiverged(self._divergence(step, rows, values))
         rate = learning_rate(step, self.plan.steps, self.peak, self.options)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - began
@@ -248,10 +321,11 @@ class _Loop:
         """Add up gradients over processes, in buckets of about 64 MB."""
         if self.accelerator.num_processes == 1:
             return
-        for parameter in self.parameters:
+        parameters = [parameter for group in self.groups for parameter in group["params"]]
+        for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        for bucket in _buckets([cast(Tensor, p.grad) for p in self.parameters], 1 << 24):
+        for bucket in _buckets([cast(Tensor, p.grad) for p in parameters], 1 << 24):
             flat = cast(Tensor, self.accelerator.reduce(torch.cat([g.flatten() for g in bucket]), reduction="sum"))
             for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
                 gradient.copy_(part.view_as(gradient))
@@ -270,37 +344,50 @@ class _Loop:
 
     # ----------------------------------------------------------------------------------------------------- evaluation
 
+    @property
+    def _evaluates(self) -> bool:
+        return self.held_out is not None or self.evaluator is not None
+
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
-        assert self.held_out is not None
         self.model.eval()
-        mine = range(self.accelerator.process_index, len(self.held_out), self.accelerator.num_processes)
-        return self.losses.means(self.held_out, mine, self.held_out_reference, backward=False)
+        values: dict[str, float] = {}
+        if self.held_out is not None:
+            mine = range(self.accelerator.process_index, len(self.held_out), self.accelerator.num_processes)
+            values = self.losses.means(self.held_out, mine, self.held_out_reference, backward=False)
+        if self.evaluator is not None:
+            values |= self.evaluator(self.policy)
+        return values
 
     def _consider(self, step: int) -> None:
-        """Evaluate, and keep the weights when their held-out loss is the lowest so far."""
+        """Evaluate, keep the weights when they are the best so far, and see whether to go on."""
         values = self._evaluate()
         self.history.append({"step": step, **values})
         if self.on_evaluation is not None and self.accelerator.is_main_process:
             self.on_evaluation(step, self.plan.steps, values)
-        if values["loss"] < self.best_loss:
-            self.best_step, self.best_loss = step, values["loss"]
+        quality = -values["loss"] if self.evaluator is None else self.evaluator.quality(values, step)
+        if quality > self.best_quality:
+            self.best_step, self.best_quality = step, quality
             if self.options.select == "best" and step < self.plan.steps:
                 self._keep_best()
+        if self.evaluator is not None and step < self.plan.steps:
+            self.stopped = self.evaluator.stop(self.history) or ""
+            if self.stopped:
+                self._note(f"stopped at step {step}: {self.stopped}")
 
     def _keep_best(self) -> None:
         if self.folder is None:
-            self.best_weights = {name: value.clone() for name, value in checkpoints.trainable(self.model).items()}
+            self.best_weights = {name: value.clone() for name, value in checkpoints.trainable(self.trained).items()}
         elif self.accelerator.is_main_process:
-            checkpoints.save_weights(self.folder / "checkpoints" / "best", self.model)
+            checkpoints.save_weights(self.folder / "checkpoints" / "best", self.trained)
 
     def _take_best(self) -> None:
         if self.folder is None:
             assert self.best_weights is not None
-            checkpoints.load_trainable(self.model, self.best_weights)
+            checkpoints.load_trainable(self.trained, self.best_weights)
         else:
             self.accelerator.wait_for_everyone()
-            checkpoints.load_weights(self.folder / "checkpoints" / "best", self.model)
+            checkpoints.load_weights(self.folder / "checkpoints" / "best", self.trained)
 
     # ------------------------------------------------------------------------------------------------------------ run
 
@@ -308,23 +395,28 @@ class _Loop:
         began = time.perf_counter()
         start = self._take_up() if self.resume else 0
         every = self.options.eval_every or max(1, math.ceil(self.plan.steps / 4))
+        if self.evaluator is not None and self.options.eval_every is None:
+            every = min(every, self.plan.per_epoch)
         if self.options.tracker != "none":
             self.accelerator.init_trackers("paperworks", config={"objective": self.objective.name})
-        if start == 0 and self.held_out is not None:
+        if start == 0 and self._evaluates:
             self._consider(0)
-        saved = start
+        saved = done = start
         with deferred_interrupt() as interrupted:
             for step in range(start, self.plan.steps):
+                if self.stopped:
+                    break
                 self.final = self._step(step)
                 self.first = self.first or self.final
                 done = step + 1
                 self._report(done, self.final)
-                if self.held_out is not None and (done % every == 0 or done == self.plan.steps):
+                if self._evaluates and (done % every == 0 or done == self.plan.steps):
                     self._consider(done)
-                if done % self.options.save_every == 0 or interrupted() or done == self.plan.steps:
+                is_last = done == self.plan.steps or bool(self.stopped)
+                if done % self.options.save_every == 0 or interrupted() or is_last:
                     self._save(done)
                     saved = done
-                if interrupted() and done < self.plan.steps:
+                if interrupted() and not is_last:
                     kept = (
                         f"saved at step {saved} of {self.plan.steps}; go on with --resume"
                         if self.folder
@@ -336,13 +428,13 @@ class _Loop:
         held_out: Mapping[str, float] = {}
         if self.history:
             held_out = self.history[-1]
-            if self.options.select == "best" and self.best_step < self.plan.steps:
+            if self.options.select == "best" and self.best_step < done:
                 self._take_best()
                 held_out = next(entry for entry in self.history if entry["step"] == self.best_step)
         self.model.eval()
-        kept_step = self.best_step if self.history and self.options.select == "best" else self.plan.steps
+        kept_step = self.best_step if self.history and self.options.select == "best" else done
         return TrainResult(
-            steps=self.plan.steps,
+            steps=done,
             first=self.first,
             final=self.final,
             held_out=held_out,
@@ -354,6 +446,8 @@ class _Loop:
             training_rows=len(self.data),
             held_out_rows=0 if self.held_out is None else len(self.held_out),
             held_out_values=self._held_out_values(),
+            stopped=self.stopped,
+            preparation=self.preparation,
         )
 
     def _held_out_values(self) -> dict[str, list[float]]:
@@ -382,15 +476,16 @@ class _Loop:
             "final": self.final,
             "history": self.history,
             "best_step": self.best_step,
-            "best_loss": self.best_loss,
+            "best_quality": self.best_quality,
+            "stopped": self.stopped,
             "warnings": self.warnings,
         }
-        checkpoints.save_checkpoint(self.folder / "checkpoints", self.model, self.optimiser, state)
+        checkpoints.save_checkpoint(self.folder / "checkpoints", self.trained, self.optimiser, state)
 
     def _take_up(self) -> int:
         if self.folder is None:
             raise OptionError("resume needs the run's folder")
-        state = checkpoints.load_checkpoint(self.folder / "checkpoints", self.model, self.optimiser)
+        state = checkpoints.load_checkpoint(self.folder / "checkpoints", self.trained, self.optimiser)
         if state is None:
             return 0
         if state["data"] != self.fingerprint:
@@ -400,16 +495,15 @@ class _Loop:
             )
         self.first, self.final = state["first"], state["final"]
         self.history, self.warnings = state["history"], state["warnings"]
-        self.best_step = state["best_step"]
-        self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
+        self.best_step, self.stopped = state["best_step"], state["stopped"]
+        self.best_quality = -math.inf if state["best_quality"] is None else state["best_quality"]
         return int(state["step"])
 
 
-def default_learning_rate(objective: Objective, policy: Policy) -> float:
-    """The peak rate where none is given: imitation takes larger steps than preferences, adapters than full weights."""
-    if objective.name == "sft":
-        return 2e-4 if policy.has_adapters else 2e-5
-    return 5e-5 if policy.has_adapters else 1e-6
+def default_learning_rate(objective: Objective, policy: TextModel) -> float:
+    """The peak rate where none is given: the objective's own, for full weights or adapters."""
+    full, adapters = objective.learning_rates
+    return adapters if policy.has_adapters else full
 
 
 def _can_fuse(parameters: Sequence[Tensor]) -> bool:

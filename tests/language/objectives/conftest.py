@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from paperworks.language.objectives import Objective, ResponseLogps
+from paperworks.language.objectives.objective import ByToken, StepInputs
 
 
 @pytest.fixture
 def random_batch() -> Callable[..., Any]:
-    """`random_batch(objective, items=8, seed=0)` is what its `loss` takes; no reference unless it needs one."""
+    """`random_batch(objective, items=8, seed=0)` is what its `loss` takes; only what the objective asks for is in it."""
 
     def build(objective: Objective, items: int = 8, seed: int = 0) -> Any:
         generator = torch.Generator().manual_seed(seed)
@@ -21,14 +22,37 @@ def random_batch() -> Callable[..., Any]:
         def uniform(count: int = items) -> torch.Tensor:
             return torch.rand(count, generator=generator, dtype=torch.float64)
 
-        def response(count: int) -> ResponseLogps:
-            tokens = torch.randint(1, 40, (count,), generator=generator).double()
-            reference = -3 * uniform(count) * tokens if objective.needs_reference else None
-            return ResponseLogps((-3 * uniform(count) * tokens).requires_grad_(), tokens, reference)
+        def response(role: str, count: int) -> ResponseLogps:
+            lengths = torch.randint(1, 40, (count,), generator=generator)
+            of_token, total = torch.arange(count).repeat_interleave(lengths), int(lengths.sum())
+            compares = role in objective.reference_roles
+            by_token = ByToken(
+                (-3 * uniform(count)[of_token] * uniform(total)).requires_grad_(),
+                -3 * uniform(count)[of_token] * uniform(total) if compares else None,
+                of_token,
+                count,
+            )
+            return ResponseLogps(
+                by_token.summed(by_token.policy) if objective.needs_tokens else _leaf(by_token, by_token.policy),
+                lengths.double(),
+                by_token.summed(by_token.reference) if by_token.reference is not None else None,
+                by_token if objective.needs_tokens else None,
+                (uniform(count) * lengths).requires_grad_() if role in objective.kl_roles else None,
+            )
 
         n_base = getattr(objective, "n_base", 1)
-        scores = {role: response(items * (n_base if role == "base" else 1)) for role in objective.roles}
-        desirable = (torch.arange(items) % 3 > 0).double()
-        return objective.batch(scores, weight=0.5 + uniform(), desirable=desirable, kl=10 * uniform().mean())
+        scores = {role: response(role, items * (n_base if role == "base" else 1)) for role in objective.roles}
+        numbers = {
+            "desirable": (torch.arange(items) % 3 > 0).double(),
+            "reward": uniform(),
+            "advantage": uniform() - 0.3,
+            "margin": torch.where(torch.arange(items) % 2 == 0, uniform(), torch.nan),
+        }
+        asked = {name: numbers[name] for name in objective.numbers}
+        return objective.batch(scores, StepInputs(0.5 + uniform(), asked, step_kl=10 * uniform().mean()))
 
     return build
+
+
+def _leaf(by_token: ByToken, values: torch.Tensor) -> torch.Tensor:
+    return by_token.summed(values.detach()).requires_grad_()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from paperworks.core.errors import OptionError
-from paperworks.language.objectives import RPO, SFT, Objective, RobustDPO, make, objective_names
+from paperworks.language.objectives import RPO, SFT, Objective, ResponseLogps, RobustDPO, make, objective_names
+from paperworks.language.objectives.objective import ByToken
 
 VARIANTS: list[Objective] = [
     *(make(name) for name in objective_names()),
@@ -25,20 +26,56 @@ VARIANTS: list[Objective] = [
     make("rpo", {"base": "ref", "n_base": 3, "sft_reduction": "token_mean"}),
     make("sft", {"reduction": "seq_mean"}),
     make("sft", {"reduction": "sum"}),
+    make("npo", {"retain_weight": 0.5, "kl_weight": 2.0, "kl_on": "both", "forget_weight": 0.3}),
+    make("idk", {"retain_weight": 0.0, "kl_weight": 1.0, "kl_on": "forget"}),
+    make("kto-idk", {"beta_on_kl": True}),
+    make("a-lol", {"filter_negative": False, "sampling_strategy": "shuffle"}),
+    make("reward-model", {"centring": 0.01, "label_smoothing": 0.1}),
+    make("reward-regression", {"error": "huber", "scale": 0.5}),
 ]
 every_objective = pytest.mark.parametrize("objective", VARIANTS, ids=repr)
+WEIGHTED_BY_THE_POLICY = ("r-gold", "r-lol", "a-lol", "a-lol-seq")  # without gradient: the loss is no function to check
 Batches = Callable[..., Any]
 
 
+def sides(batch: Any) -> dict[str, ResponseLogps]:
+    """The scores of each role that has some."""
+    found = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    return {name: side for name, side in found.items() if isinstance(side, ResponseLogps) and len(side.policy)}
+
+
 def leaves(batch: Any) -> list[Tensor]:
-    sides = [getattr(batch, field.name) for field in dataclasses.fields(batch)]
-    return [side.policy for side in sides if dataclasses.is_dataclass(side)]
+    """What the model computes: log-probabilities of responses or of their tokens, and divergences."""
+    found = []
+    for side in sides(batch).values():
+        found.append(side.policy if side.by_token is None else side.by_token.policy)
+        if side.vocabulary_kl is not None:
+            found.append(side.vocabulary_kl)
+    return found
+
+
+def with_leaves(batch: Any, values: Iterator[Tensor]) -> Any:
+    """The batch with other values in the place of its leaves."""
+
+    def renewed(side: ResponseLogps) -> ResponseLogps:
+        by_token, policy = side.by_token, next(values)
+        if by_token is not None:
+            by_token = dataclasses.replace(by_token, policy=policy)
+            policy = by_token.summed(policy)
+        kl = None if side.vocabulary_kl is None else next(values)
+        return dataclasses.replace(side, policy=policy, by_token=by_token, vocabulary_kl=kl)
+
+    return dataclasses.replace(batch, **{name: renewed(side) for name, side in sides(batch).items()})
 
 
 def rows(batch: Any, start: int, stop: int) -> Any:
     """Items start to stop of a batch of 8; a baseline policy's side has a multiple of 8."""
 
     def cut(value: Any) -> Any:
+        if isinstance(value, ByToken):
+            kept = (value.response >= start) & (value.response < stop)
+            reference = None if value.reference is None else value.reference[kept]
+            return ByToken(value.policy[kept], reference, value.response[kept] - start, stop - start)
         if dataclasses.is_dataclass(value):
             return dataclasses.replace(
                 value, **{f.name: cut(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -48,6 +85,12 @@ def rows(batch: Any, start: int, stop: int) -> Any:
         return value[start * len(value) // 8 : stop * len(value) // 8]
 
     return cut(batch)
+
+
+def step_loss(objective: Objective, batch: Any) -> Tensor:
+    """The weighted means of all terms, added, as the training loop forms them."""
+    terms, weights = objective.terms(batch), objective.weights(batch)
+    return torch.stack([(weights[name] * value).sum() / weights[name].sum() for name, value in terms.items()]).sum()
 
 
 @every_objective
@@ -61,19 +104,32 @@ def test_is_a_frozen_dataclass_found_by_its_name(objective: Objective) -> None:
 def test_gives_one_value_and_one_weight_an_item_and_term(objective: Objective, random_batch: Batches) -> None:
     batch = random_batch(objective)
     terms, weights = objective.terms(batch), objective.weights(batch)
-    assert terms.keys() == weights.keys()
     assert objective.loss(batch).shape == (8,)
-    assert all(value.shape == (8,) for value in (*terms.values(), *weights.values()))
+    assert {name: value.shape for name, value in terms.items()} == {name: w.shape for name, w in weights.items()}
     assert not any(weight.requires_grad for weight in weights.values())
+    assert all((weight >= 0).all() for weight in weights.values())
+
+
+@every_objective
+def test_where_all_terms_are_means_over_rows_they_add_up_to_the_loss(
+    objective: Objective, random_batch: Batches
+) -> None:
+    batch = random_batch(objective)
+    if not hasattr(batch, "weight"):
+        pytest.skip("its terms are means over different items")
+    terms = objective.terms(batch)
+    assert all(value.shape == (8,) for value in terms.values())
     assert torch.allclose(sum(terms.values(), torch.zeros(8)), objective.loss(batch), rtol=1e-12)
 
 
 @every_objective
 def test_metrics_are_detached_and_one_value_an_item(objective: Objective, random_batch: Batches) -> None:
-    for name, value in objective.metrics(random_batch(objective)).items():
-        assert value.shape == (8,), name
+    batch = random_batch(objective)
+    for name, given in objective.metrics(batch).items():
+        value, weight = given if isinstance(given, tuple) else (given, batch.weight)
+        assert value.shape == weight.shape, name
         assert value.isfinite().all(), name
-        assert not value.requires_grad, name
+        assert not value.requires_grad and not weight.requires_grad, name
 
 
 @every_objective
@@ -90,21 +146,14 @@ def test_weighted_mean_does_not_depend_on_the_split_into_micro_batches(
         assert (sum(totals) / sum(counts)).item() == pytest.approx(whole.item(), rel=1e-12)
 
 
-@every_objective
+@pytest.mark.parametrize("objective", [o for o in VARIANTS if o.name not in WEIGHTED_BY_THE_POLICY], ids=repr)
 def test_gradient_is_that_of_finite_differences(objective: Objective, random_batch: Batches) -> None:
     batch = random_batch(objective)
-    inputs = leaves(batch)
 
     def loss(*values: Tensor) -> Tensor:
-        replaced = iter(values)
+        return step_loss(objective, with_leaves(batch, iter(values)))
 
-        def renewed(side: Any) -> Any:
-            return dataclasses.replace(side, policy=next(replaced)) if dataclasses.is_dataclass(side) else side
-
-        sides = {field.name: renewed(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
-        return objective.loss(type(batch)(**sides))
-
-    assert torch.autograd.gradcheck(loss, inputs)
+    assert torch.autograd.gradcheck(loss, leaves(batch))
 
 
 @every_objective
@@ -114,23 +163,25 @@ def test_float32_values_and_gradients_are_finite_at_any_scale(
 ) -> None:
     def narrowed(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
-            fields = {field.name: narrowed(getattr(value, field.name)) for field in dataclasses.fields(value)}
-            if "policy" in fields:
-                fields["policy"] = (scale * fields["policy"]).detach().requires_grad_()
-            return dataclasses.replace(value, **fields)
-        return value if value is None else value.float()
+            return dataclasses.replace(
+                value, **{field.name: narrowed(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            )
+        return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
     batch = narrowed(random_batch(objective))
-    loss = objective.loss(batch)
+    scaled = [(scale * leaf).detach().requires_grad_() for leaf in leaves(batch)]
+    batch = with_leaves(batch, iter(scaled))
+    loss = step_loss(objective, batch)
     assert loss.dtype == torch.float32
-    assert loss.isfinite().all()
-    assert all(g.isfinite().all() for g in torch.autograd.grad(loss.sum(), leaves(batch)))
+    assert loss.isfinite()
+    gradients = torch.autograd.grad(loss, scaled, allow_unused=True)  # of a role in the divergence alone, no likelihood
+    assert all(gradient.isfinite().all() for gradient in gradients if gradient is not None)
 
 
 @pytest.mark.parametrize("name", [name for name in objective_names() if not make(name).needs_reference])
 def test_no_reference_is_used_where_none_is_asked_for(name: str, random_batch: Batches) -> None:
     batch = random_batch(make(name))
-    assert all(getattr(side, "reference", None) is None for side in vars(batch).values())
+    assert all(side.reference is None for side in sides(batch).values())
     assert make(name).loss(batch).isfinite().all()
 
 

@@ -59,8 +59,11 @@ def refusal(path: Path, text: str) -> str:
 
 
 def test_names_cover_what_users_can_train() -> None:
-    expected = "dpo cdpo rdpo ipo slic hinge-norm cpo simpo kto orpo rpo ln-dpo sft"
-    assert set(objective_names()) == set(expected.split())
+    pairs = "dpo cdpo rdpo ipo slic hinge-norm cpo simpo orpo rpo ln-dpo reward-model"
+    single = "kto sft wbc r-gold filtered-nll r-lol a-lol a-lol-ref-free a-lol-seq a-lol-kl reward-regression"
+    ascent = "ga grad-diff ga-kl ga-forget-kl npo npo-rt npo-kl"
+    alternatives = "idk dpo-idk dpo-idk-rt dpo-idk-kl kto-idk kto-idk-rt kto-idk-kl"
+    assert set(objective_names()) == set(f"{pairs} {single} {ascent} {alternatives}".split())
 
 
 @pytest.mark.parametrize("spelling", ["ln-dpo", "ln_dpo", "LN-DPO", " ln_dpo "])

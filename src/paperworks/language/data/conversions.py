@@ -11,7 +11,7 @@ from paperworks.language.data.schemas import Demonstration, Feedback, Preference
 def preferences_to_feedback(rows: Iterable[Preference]) -> list[Feedback]:
     """Two rows a pair, one after the other: chosen is desirable, rejected is not; each keeps the pair's weight."""
     return [
-        Feedback(row.prompt, response, desirable, row.weight, row.where)
+        Feedback(row.prompt, response, desirable, row.weight, row.degrees if desirable else (), row.where)
         for row in rows
         for response, desirable in ((row.chosen, True), (row.rejected, False))
     ]

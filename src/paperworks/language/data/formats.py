@@ -17,18 +17,17 @@ from paperworks.language.data.schemas import Text
 
 Values = dict[str, Any]
 
-_TEXTS = ("prompt", "chosen", "rejected", "response")
+_TEXTS = ("prompt", "chosen", "rejected", "response", "forget", "retain", "answer", "paraphrased_answer", "alternative")
+_MAY_BE_EMPTY = ("alternative", "paraphrased_answer")  # as good as not given
 _PAIR = ("chosen", "rejected")
 
 
 def plain(row: Values) -> Values:
     """Every text is a string."""
     for field in _TEXTS:
-        if field in row:
-            if isinstance(row[field], list):
-                raise BadRow("wrong type", "expected a string; found a list (is it --format chat?)", field)
-            values.filled_text(row[field], field)
-    return row
+        if isinstance(row.get(field), list):
+            raise BadRow("wrong type", "expected a string; found a list (is it --format chat?)", field)
+    return _filled(row)
 
 
 def chat(row: Values) -> Values:
@@ -47,10 +46,7 @@ def chat(row: Values) -> Values:
         row = _with_conversation(row)
     else:
         row = _with_answers(row)
-    for field in _TEXTS:
-        if field in row:
-            values.filled_text(row[field], field)
-    return row
+    return _filled(row)
 
 
 def hh(row: Values) -> Values:
@@ -97,6 +93,14 @@ def detect(rows: Iterable[Mapping[str, Any]]) -> str:
         if any(conversation.looks_like_hh(row.get(field)) for field in _TEXTS):
             return "hh"
     return "plain"
+
+
+def _filled(row: Values) -> Values:
+    """The row, its texts checked to be more than white space."""
+    for field in _TEXTS:
+        if field in row and not (field in _MAY_BE_EMPTY and row[field] == ""):
+            values.filled_text(row[field], field)
+    return row
 
 
 def _both_whole(row: Values) -> bool:

@@ -274,7 +274,7 @@ def _notes(rows: Iterable[Any]) -> Iterator[str]:
     for row in rows:
         for column in columns_of(type(row)):
             value = getattr(row, column.name)
-            if column.kind != "text" or column.name == "prompt":
+            if column.kind != "text" or column.name == "prompt" or not (column.required or value):
                 continue
             if is_blank(value):
                 yield f"empty {column.name}"

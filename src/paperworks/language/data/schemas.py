@@ -1,17 +1,17 @@
 """The kinds of training rows, each a frozen dataclass that says how its fields are read.
 
-A new kind (scored answers, forget/retain, trajectories) joins by one decorated dataclass: the readers look only at
-the fields' declarations. Nothing here knows files or formats.
+A new kind (trajectories, say) joins by one decorated dataclass: the readers look only at the fields' declarations.
+Nothing here knows files or formats.
 """
 # ruff: noqa: RUF009 -- `column` is `dataclasses.field` with our metadata; its result is not shared between rows.
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict, TypeVar
 
 from paperworks.core.errors import OptionError, did_you_mean
 from paperworks.language.data.problems import BadRow
@@ -32,8 +32,16 @@ A response is nearly always a str: the continuation of a plain prompt, or the co
 prompt of messages. Only a response of several turns is messages.
 """
 
-Kind = Literal["text", "texts", "weight", "boolean", "labels"]
-"""How a field is read: a Text; a tuple of str; a float ≥ 0; a bool; a tuple of 0/1 labels."""
+Kind = Literal["text", "texts", "weight", "boolean", "labels", "number", "numbers", "graded"]
+"""How a field is read: a Text; a tuple of str; a float ≥ 0; a bool; a tuple of 0/1 labels; a finite float; a mapping of
+names to finite floats; a tuple of Graded."""
+
+
+class Graded(NamedTuple):
+    """A version of a response and its degree: 0 is the response itself, more is worse."""
+
+    text: str
+    degree: int
 
 
 @dataclass(frozen=True)
@@ -47,9 +55,17 @@ class Where:
         return f"{self.file}:{self.line}"
 
 
-def column(kind: Kind, *aliases: str, default: Any = dataclasses.MISSING) -> Any:
+def column(
+    kind: Kind,
+    *aliases: str,
+    default: Any = dataclasses.MISSING,
+    factory: Any = dataclasses.MISSING,
+) -> Any:
     """A field of a schema: how it is read, other names it may have in a file, its default if it may be missing."""
-    return dataclasses.field(default=default, metadata={"kind": kind, "aliases": aliases})
+    metadata = {"kind": kind, "aliases": aliases}
+    if factory is not dataclasses.MISSING:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def _where() -> Any:
@@ -81,6 +97,8 @@ class Preference:
     weight: float = column("weight", default=1.0)
     base: tuple[str, ...] = column("texts", default=())  # responses of a baseline policy (RPO with base=file)
     annotator_labels: tuple[int, ...] = column("labels", default=())  # per annotator: 1 agrees that chosen is better
+    margin: float | None = column("number", default=None)  # how much better chosen is, for reward models
+    degrees: tuple[Graded, ...] = column("graded", default=())  # graded versions of chosen, in place of built ones
     where: Where = _where()
 
     def check(self) -> None:
@@ -98,6 +116,7 @@ class Feedback:
     response: Text = column("text", "completion")
     desirable: bool = column("boolean", "label")
     weight: float = column("weight", default=1.0)
+    degrees: tuple[Graded, ...] = column("graded", default=())  # graded versions of a desirable response
     where: Where = _where()
 
 
@@ -109,6 +128,62 @@ class Demonstration:
     prompt: Text = column("text")
     response: Text = column("text", "completion")
     weight: float = column("weight", default=1.0)
+    where: Where = _where()
+
+
+@schema("scored")
+@dataclass(frozen=True)
+class Scored:
+    """A prompt and a response with a reward, or several by name (summed with weights by who uses them)."""
+
+    prompt: Text = column("text")
+    response: Text = column("text", "completion")
+    reward: float | None = column("number", "score", default=None)
+    rewards: Mapping[str, float] = column("numbers", "scores", factory=dict)
+    weight: float = column("weight", default=1.0)
+    advantage: float | None = None  # set by objectives that estimate one; never read from data
+    where: Where = _where()
+
+    def check(self) -> None:
+        """Raises BadRow for a row without any reward."""
+        if self.reward is None and not self.rewards:
+            raise BadRow("missing field", "missing; expected a number, or `rewards` with numbers by name", "reward")
+
+
+@schema("forget")
+@dataclass(frozen=True)
+class Forget:
+    """A prompt whose answer a model is to forget, and what it may say in its place."""
+
+    prompt: Text = column("text", "question")
+    forget: Text = column("text", "response", "answer", "completion")
+    alternative: Text = column("text", "idk", default="")
+    weight: float = column("weight", default=1.0)
+    where: Where = _where()
+
+
+@schema("retain")
+@dataclass(frozen=True)
+class Retain:
+    """A prompt and an answer to keep. One is drawn for each row to forget of every step."""
+
+    is_companion: ClassVar[bool] = True
+
+    prompt: Text = column("text", "question")
+    retain: Text = column("text", "response", "answer", "completion")
+    weight: float = column("weight", default=1.0)
+    where: Where = _where()
+
+
+@schema("unlearning-evaluation")
+@dataclass(frozen=True)
+class QuestionAnswer:
+    """A question with its answer, another wording of it, and answers of the same form that are wrong (TOFU's rows)."""
+
+    prompt: Text = column("text", "question")
+    answer: Text = column("text", "response", "completion")
+    paraphrased_answer: Text = column("text", default="")
+    perturbed_answer: tuple[str, ...] = column("texts", default=())
     where: Where = _where()
 
 
@@ -140,13 +215,13 @@ def columns_of(row_type: type) -> tuple[Column, ...]:
 def _columns_of(row_type: type) -> tuple[Column, ...]:
     return tuple(
         Column(
-            field.name,
-            field.metadata["kind"],
-            field.metadata["aliases"],
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+            each.name,
+            each.metadata["kind"],
+            each.metadata["aliases"],
+            each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING,
         )
-        for field in dataclasses.fields(row_type)
-        if "kind" in field.metadata
+        for each in dataclasses.fields(row_type)
+        if "kind" in each.metadata
     )
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from paperworks.language.data.conversation import is_blank
 from paperworks.language.data.problems import BadRow, shown
-from paperworks.language.data.schemas import Kind, Text
+from paperworks.language.data.schemas import Graded, Kind, Text
 
 
 def text(value: object, field: str) -> Text:
@@ -49,15 +49,38 @@ def texts(value: object, field: str) -> tuple[str, ...]:
 
 def weight(value: object, field: str) -> float:
     """A finite number ≥ 0."""
-    number = math.nan
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (ValueError, OverflowError):
-            number = math.nan
-    if not math.isfinite(number) or number < 0:
+    found = _as_number(value)
+    if not found >= 0:  # so written that NaN fails too
         raise BadRow("bad weight", f"expected a finite number ≥ 0; found {shown(value)}", field)
-    return number
+    return found
+
+
+def number(value: object, field: str) -> float:
+    """A finite number."""
+    found = _as_number(value)
+    if math.isnan(found):
+        raise BadRow("bad number", f"expected a finite number; found {shown(value)}", field)
+    return found
+
+
+def numbers(value: object, field: str) -> dict[str, float]:
+    """Finite numbers by name; a table's cell holds them as a JSON object."""
+    found = _from_json(value, field, "numbers by name, as {name: number}")
+    if not isinstance(found, Mapping) or not found:
+        raise BadRow("wrong type", f"expected numbers by name, as {{name: number}}; found {shown(value)}", field)
+    return {str(name): number(each, f"{field}.{name}") for name, each in found.items()}
+
+
+def graded(value: object, field: str) -> tuple[Graded, ...]:
+    """A list of {text, degree}, degrees whole numbers from 0 on."""
+    expected = "a list of {text, degree}, degree a whole number ≥ 0"
+    out = []
+    for item in _listed(_from_json(value, field, expected), field, expected):
+        version, degree = (item.get("text"), item.get("degree")) if isinstance(item, Mapping) else (None, None)
+        if not isinstance(version, str) or not isinstance(degree, int) or isinstance(degree, bool) or degree < 0:
+            raise BadRow("wrong type", f"expected {expected}; one of them is {shown(item)}", field)
+        out.append(Graded(_encodable(version, field), degree))
+    return tuple(out)
 
 
 def boolean(value: object, field: str) -> bool:
@@ -74,12 +97,7 @@ def boolean(value: object, field: str) -> bool:
 def labels(value: object, field: str) -> tuple[int, ...]:
     """A list of 0/1 or of -1/1, one an annotator, as 0/1; a table's cell holds it as JSON."""
     expected = "a list of 0 and 1, or of -1 and 1, one an annotator"
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise BadRow("wrong type", f"expected {expected}; found {shown(value)}", field) from None
-    items = _listed(value, field, expected)
+    items = _listed(_from_json(value, field, expected), field, expected)
     for item in items:
         if not isinstance(item, bool | int | float) or item not in (-1, 0, 1):
             raise BadRow("wrong type", f"expected {expected}; one of them is {shown(item)}", field)
@@ -94,7 +112,32 @@ READ: dict[Kind, Callable[[object, str], Any]] = {
     "weight": weight,
     "boolean": boolean,
     "labels": labels,
+    "number": number,
+    "numbers": numbers,
+    "graded": graded,
 }
+
+
+def _as_number(value: object) -> float:
+    """The finite number a value holds; NaN where it holds none."""
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            found = float(value)
+        except (ValueError, OverflowError):
+            return math.nan
+        return found if math.isfinite(found) else math.nan
+    return math.nan
+
+
+def _from_json(value: object, field: str, expected: str) -> object:
+    """A value as it is, or parsed where a table's cell holds it as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed: object = json.loads(value)
+    except (ValueError, RecursionError):
+        raise BadRow("wrong type", f"expected {expected}; found {shown(value)}", field) from None
+    return parsed
 
 
 def _listed(value: object, field: str, expected: str) -> list[Any]:

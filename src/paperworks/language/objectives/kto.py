@@ -14,7 +14,7 @@ from paperworks.core.options import option
 from paperworks.language.objectives.objective import (
     FeedbackLogps,
     FeedbackObjective,
-    Objective,
+    Prepared,
     ResponseLogps,
     note_unless,
 )
@@ -34,7 +34,7 @@ class KTO(FeedbackObjective):
     """
 
     name: ClassVar[str] = "kto"
-    needs_mismatched: ClassVar[bool] = True
+    step_kl_role: ClassVar[str | None] = "mismatched"
 
     beta: float = option(0.1, "strength of the pull to the reference: reward per nat", above=0)
     desirable_weight: float = option(1.0, "factor on the loss of desirable responses", above=0)
@@ -50,7 +50,7 @@ class KTO(FeedbackObjective):
             "kto multiplies log-ratios summed over tokens, where 0.01 to 0.5 is usual",
         )
 
-    def prepare(self, dataset: Dataset, policy: Policy, *, seed: int) -> tuple[Objective, Dataset]:
+    def prepare(self, dataset: Dataset, policy: Policy, *, seed: int, held_out: bool = False) -> Prepared:
         """Raises DataError unless the rows hold both desirable and undesirable responses."""
         kinds = {bool(row.desirable) for row in dataset.rows}
         if len(kinds) == 1:
@@ -59,7 +59,7 @@ class KTO(FeedbackObjective):
                 f"all {len(dataset.rows)} responses are {only}: kto needs {missing} ones too "
                 "(sft imitates desirable ones)"
             )
-        return self, dataset
+        return Prepared(self, dataset)
 
     def implicit_reward(self, response: ResponseLogps) -> Float[Tensor, " items"]:
         return self.beta * response.log_ratio

@@ -18,7 +18,7 @@ from paperworks.core.errors import OptionError
 from paperworks.core.options import option
 from paperworks.language.objectives.dpo import DPO, logistic
 from paperworks.language.objectives.ipo import squared
-from paperworks.language.objectives.objective import Objective, PairLogps, require
+from paperworks.language.objectives.objective import PairLogps, Prepared, require
 from paperworks.language.objectives.slic import hinge
 
 if TYPE_CHECKING:
@@ -116,13 +116,13 @@ class RobustDPO(DPO):
             raise OptionError("option flip_rate=auto is settled from the data: call prepare(dataset, policy) first")
         return self.flip_rate
 
-    def prepare(self, dataset: Dataset, policy: Policy, *, seed: int) -> tuple[Objective, Dataset]:
+    def prepare(self, dataset: Dataset, policy: Policy, *, seed: int, held_out: bool = False) -> Prepared:
         """Replace flip_rate=auto by its estimate. Raises OptionError where no row was labelled twice."""
         if self.flip_rate != "auto":
-            return self, dataset
+            return Prepared(self, dataset)
         from paperworks.language.data import estimate_flip_rate
 
-        return replace(self, flip_rate=estimate_flip_rate(dataset.rows)), dataset
+        return Prepared(replace(self, flip_rate=estimate_flip_rate(dataset.rows)), dataset)
 
     def loss(self, batch: PairLogps) -> Float[Tensor, " items"]:
         return debiased(self._pair_loss, self.margin(batch), self.settled_flip_rate)

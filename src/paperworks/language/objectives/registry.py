@@ -19,13 +19,38 @@ from paperworks.language.objectives.dpo import DPO
 from paperworks.language.objectives.ipo import IPO
 from paperworks.language.objectives.kto import KTO
 from paperworks.language.objectives.ln_dpo import LNDPO
+from paperworks.language.objectives.lol import (
+    AdvantageLoL,
+    AdvantageLoLKL,
+    AdvantageLoLRefFree,
+    AdvantageLoLSequence,
+    RewardLoL,
+)
+from paperworks.language.objectives.npo import NPO, NPOKL, NPORetain
 from paperworks.language.objectives.objective import Objective
 from paperworks.language.objectives.orpo import ORPO
 from paperworks.language.objectives.rdpo import ConservativeDPO, RobustDPO
+from paperworks.language.objectives.reward_modelling import BradleyTerry, RewardRegression
 from paperworks.language.objectives.rpo import RPO
+from paperworks.language.objectives.scored import FilteredNLL, RewardGOLD, WeightedBC
 from paperworks.language.objectives.sft import SFT
 from paperworks.language.objectives.simpo import SimPO
 from paperworks.language.objectives.slic import HingeNorm, SLiC
+from paperworks.language.objectives.unlearning import (
+    GradientAscent,
+    GradientAscentForgetKL,
+    GradientAscentKL,
+    GradientDifference,
+)
+from paperworks.language.objectives.unlearning_alternatives import (
+    DPOIDK,
+    DPOIDKKL,
+    IDK,
+    KTOIDK,
+    KTOIDKKL,
+    DPOIDKRetain,
+    KTOIDKRetain,
+)
 
 BUILT_IN: tuple[type[Objective], ...] = (
     DPO,
@@ -41,6 +66,30 @@ BUILT_IN: tuple[type[Objective], ...] = (
     RPO,
     LNDPO,
     SFT,
+    AdvantageLoL,
+    AdvantageLoLSequence,
+    AdvantageLoLRefFree,
+    AdvantageLoLKL,
+    RewardLoL,
+    WeightedBC,
+    RewardGOLD,
+    FilteredNLL,
+    NPO,
+    NPORetain,
+    NPOKL,
+    GradientAscent,
+    GradientDifference,
+    GradientAscentKL,
+    GradientAscentForgetKL,
+    IDK,
+    DPOIDK,
+    DPOIDKRetain,
+    DPOIDKKL,
+    KTOIDK,
+    KTOIDKRetain,
+    KTOIDKKL,
+    BradleyTerry,
+    RewardRegression,
 )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from paperworks.core.errors import DataError, OptionError
 from paperworks.core.options import option
 from paperworks.language.objectives.dpo import DPO
-from paperworks.language.objectives.objective import Objective, PairLogps, require
+from paperworks.language.objectives.objective import PairLogps, Prepared, require
 
 if TYPE_CHECKING:
     from paperworks.language.data.dataset import Dataset
@@ -75,20 +75,20 @@ class RPO(DPO):
     def roles(self) -> tuple[str, ...]:
         return ("chosen", "rejected", "base") if self.imitates_base else ("chosen", "rejected")
 
-    def prepare(self, dataset: Dataset, policy: Policy, *, seed: int) -> tuple[Objective, Dataset]:
+    def prepare(self, dataset: Dataset, policy: Policy, *, seed: int, held_out: bool = False) -> Prepared:
         """Give every row exactly n_base responses to imitate.
 
         base=ref samples them from the reference, never from the policy in training. Raises DataError where base=file
         and a row has fewer than n_base.
         """
         if not self.imitates_base:
-            return self, dataset
+            return Prepared(self, dataset)
         if self.base == "ref":
             responses = self._sampled(dataset, policy, seed)
         else:
             responses = [self._from_file(row) for row in dataset.rows]
         rows: list[Any] = [replace(row, base=texts) for row, texts in zip(dataset.rows, responses, strict=True)]
-        return self, dataset.with_rows(rows)
+        return Prepared(self, dataset.with_rows(rows))
 
     def _sampled(self, dataset: Dataset, policy: Policy, seed: int) -> list[tuple[str, ...]]:
         from paperworks.language.sampling import sample

@@ -22,6 +22,7 @@ class SFT(DemonstrationObjective):
     """
 
     name: ClassVar[str] = "sft"
+    learning_rates: ClassVar[tuple[float, float]] = (2e-5, 2e-4)
 
     reduction: Literal["token_mean", "seq_mean", "sum"] = option(
         "token_mean", "average over all tokens, over each response's token mean, or over each response's sum"

@@ -1,4 +1,4 @@
-"""Rewards by name: the built-in ones, and a user's own Python function as `FILE.py:function`.
+"""Rewards by name: the built-in ones, a user's own Python function as `FILE.py:function`, a reward model by its folder.
 
 The user's file is run as any import runs it: give only files you trust.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -33,8 +34,10 @@ _RESPONSES = {"response", "responses", "completion", "completions", "answer", "a
 _PROMPTS = {"prompt", "prompts", "question", "questions"}
 
 
-def load_reward(name: str) -> Reward:
-    """The reward of a built-in name (`sentiment`, `lexicon`, `length`) or of `FILE.py:function`.
+def load_reward(name: str, *, device: str = "auto") -> Reward:
+    """The reward of a built-in name (`sentiment`, `lexicon`, `length`), of `FILE.py:function`, or of a reward model.
+
+    A reward model is a folder (also a run folder) or a Hub id `owner/name`, loaded on `device`.
 
     The function takes two arguments, in either of two ways:
       `def fn(prompts, responses)` gets two lists of str and returns one number a response;
@@ -43,15 +46,21 @@ def load_reward(name: str) -> Reward:
     their annotations (list or str), else a first call with lists of two: where that gives two numbers, it takes lists.
     Numbers may be Python's, numpy's or tensors; True counts as 1.
 
-    Raises OptionError for an unknown name; RewardError where the file or function is missing or fails to load, and
-    at a call where the function raises (naming file, line, function and response) or returns something else.
+    Raises OptionError for an unknown name; ModelError for a model that does not load or gives no single number;
+    RewardError where the file or function is missing or fails to load, and at a call where the function raises (naming
+    file, line, function and response) or returns something else.
     """
     if name in BUILT_IN:
         return CheckedReward(name, BUILT_IN[name])
     file, colon, function = name.rpartition(":")
     if not colon or not file.endswith(".py"):
+        if _names_a_model(name):
+            from paperworks.language.rewards.model_reward import load_model_reward
+
+            return load_model_reward(name, device=device)
         raise OptionError(
-            f"unknown reward {name!r}{did_you_mean(name, BUILT_IN)}; your own is given as FILE.py:function"
+            f"unknown reward {name!r}{did_you_mean(name, BUILT_IN)}; your own is given as FILE.py:function, a reward model "
+            "as its folder or Hub id"
         )
     path = Path(file)
     if not path.is_file():
@@ -63,6 +72,13 @@ def load_reward(name: str) -> Reward:
         hint = did_you_mean(function, known) if known else ""
         raise RewardError(f"{file}: no function {function!r}{hint}")
     return CheckedReward(name, _UserFunction(name, path, found))
+
+
+def _names_a_model(name: str) -> bool:
+    """An existing folder, or what looks like a Hub id."""
+    return Path(name).expanduser().is_dir() or (
+        re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and ".py" not in name
+    )
 
 
 class _UserFunction:

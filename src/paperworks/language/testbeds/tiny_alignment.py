@@ -100,7 +100,7 @@ def measure(
 def objective_loss(policy: Policy, folder: Path, objective: Objective, rows: Dataset[Any]) -> float:
     """The mean loss of `objective` on held-out rows, the start as reference (nothing trains)."""
     from paperworks.language.items import score, tokenise
-    from paperworks.language.objectives.objective import ResponseLogps
+    from paperworks.language.objectives.objective import ResponseLogps, StepInputs
 
     items = tokenise(rows, policy, objective.roles)
     trees = [item.tree() for item in items.items]
@@ -109,7 +109,7 @@ def objective_loss(policy: Policy, folder: Path, objective: Objective, rows: Dat
     reference = score(load_start(folder), trees)[0].view(-1, width)
     scores = {role: ResponseLogps(sums[:, i], counts[:, i], reference[:, i]) for i, role in enumerate(objective.roles)}
     weight = torch.tensor([item.weight for item in items.items])
-    batch = objective.batch(scores, weight=weight)
+    batch = objective.batch(scores, StepInputs(weight))
     terms, weights = objective.terms(batch), objective.weights(batch)
     return sum(float((terms[name] * weights[name]).sum() / weights[name].sum()) for name in terms)
 
