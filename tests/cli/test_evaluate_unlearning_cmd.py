@@ -37,13 +37,16 @@ def write(path: Path, content: list[dict[str, Any]]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two models that differ in their random weights."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Three models that differ in their random weights."""
     tokenizer = byte_level_tokenizer([p + r for p, r in generate_reviews(200, 0)], 350)
     folder = tmp_path_factory.mktemp("models")
-    specs = {name: TinySpec(layers=1, width=32, heads=2, context=96, seed=seed) for name, seed in (("a", 1), ("b", 2))}
+    specs = {
+        name: TinySpec(layers=1, width=32, heads=2, context=96, seed=seed)
+        for name, seed in (("a", 1), ("b", 2), ("c", 3))
+    }
     saved = [fresh_policy(spec, tokenizer).save(folder / name) for name, spec in specs.items()]
-    return saved[0], saved[1]
+    return saved[0], saved[1], saved[2]
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ def refused(*words: object) -> str:
 
 
 def test_a_retain_only_run_is_what_forget_quality_is_measured_against(
-    printed: Any, models: tuple[Path, Path], forget: Path, retain: Path, tmp_path: Path
+    printed: Any, models: tuple[Path, Path, Path], forget: Path, retain: Path, tmp_path: Path
 ) -> None:
     first = printed("--model", models[1], "--forget", forget, "--retain", retain, "--out", tmp_path / "only")
     assert first["models"][0]["forget_quality"] is None
@@ -96,7 +99,7 @@ def test_a_retain_only_run_is_what_forget_quality_is_measured_against(
 
 
 def test_the_retain_only_model_itself_gives_the_same_as_its_log(
-    printed: Any, models: tuple[Path, Path], forget: Path, tmp_path: Path
+    printed: Any, models: tuple[Path, Path, Path], forget: Path, tmp_path: Path
 ) -> None:
     printed("--model", models[1], "--forget", forget, "--out", tmp_path / "only")
     by_log = printed(
@@ -107,16 +110,16 @@ def test_the_retain_only_model_itself_gives_the_same_as_its_log(
 
 
 def test_the_folder_holds_the_evidence(
-    models: tuple[Path, Path], forget: Path, retain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: tuple[Path, Path, Path], forget: Path, retain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    words = ("--model", *models, "--forget", forget, "--retain", retain, "--retain-model", models[0].parent / "b/")
+    words = ("--model", *models[:2], "--forget", forget, "--retain", retain, "--retain-model", models[2])
     assert evaluate(*words, "--out", out) == 0
     text = capsys.readouterr().out
     assert "forget quality (p)" in text
     assert "(retain-only)" in text
     results = json.loads((out / "results.json").read_text())
-    assert [each["model"] for each in results["models"]] == [str(model) for model in models]
+    assert [each["model"] for each in results["models"]] == [str(model) for model in models[:2]]
     logs = sorted(path.parent.name for path in out.glob("*/unlearning-log.json"))
     assert len(logs) == 3
     assert "retain-only" in logs
@@ -130,7 +133,7 @@ def test_the_folder_holds_the_evidence(
 
 
 def test_a_run_is_repeated_from_its_configuration(
-    printed: Any, models: tuple[Path, Path], forget: Path, tmp_path: Path
+    printed: Any, models: tuple[Path, Path, Path], forget: Path, tmp_path: Path
 ) -> None:
     first = printed("--model", models[0], "--forget", forget, "--limit", 5, "--no-rouge", "--out", tmp_path / "out")
     again = printed("--config", tmp_path / "out" / "run.yaml")
@@ -139,7 +142,7 @@ def test_a_run_is_repeated_from_its_configuration(
     assert "rouge" not in first["models"][0]["sets"]["forget"]
 
 
-def test_columns_may_have_other_names(printed: Any, models: tuple[Path, Path], tmp_path: Path) -> None:
+def test_columns_may_have_other_names(printed: Any, models: tuple[Path, Path, Path], tmp_path: Path) -> None:
     named = [{"q": row.pop("question"), "a": row.pop("answer"), **row} for row in rows(3)]
     path = write(tmp_path / "named.jsonl", named)
     found = printed("--model", models[0], "--forget", path, "--map", "prompt=q", "--map", "answer=a")
@@ -149,7 +152,7 @@ def test_columns_may_have_other_names(printed: Any, models: tuple[Path, Path], t
 # ------------------------------------------------------------------------------------------------------------- bad input
 
 
-def test_without_model_or_forget_set_it_says_what_to_give(models: tuple[Path, Path], forget: Path) -> None:
+def test_without_model_or_forget_set_it_says_what_to_give(models: tuple[Path, Path, Path], forget: Path) -> None:
     assert "--model" in refused("--forget", forget)
     assert "--forget FILE" in refused("--model", models[0])
 
@@ -161,16 +164,18 @@ def test_without_model_or_forget_set_it_says_what_to_give(models: tuple[Path, Pa
         ([{"question": "Who?", "answer": " A baker."}], "field 'perturbed_answer': missing"),
         (rows(1, perturbed_answer=[" A baker."]), "the perturbed answer ' A baker.' equals the true one"),
         ([{"question": "Who?"}], "field 'answer'"),
-        ([], "no row"),
+        ([], "0 rows; expected at least one"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(
-    models: tuple[Path, Path], tmp_path: Path, content: list[dict[str, Any]], message: str
+    models: tuple[Path, Path, Path], tmp_path: Path, content: list[dict[str, Any]], message: str
 ) -> None:
     assert message in refused("--model", models[0], "--forget", write(tmp_path / "forget.jsonl", content))
 
 
-def test_forget_quality_that_was_asked_for_needs_a_retain_only_model(models: tuple[Path, Path], forget: Path) -> None:
+def test_forget_quality_that_was_asked_for_needs_a_retain_only_model(
+    models: tuple[Path, Path, Path], forget: Path
+) -> None:
     said = refused("--model", models[0], "--forget", forget, "--require-forget-quality")
     assert "paperworks evaluate unlearning --model RETAIN_ONLY --forget FILE --out DIR" in said
 
@@ -186,5 +191,5 @@ def test_a_log_that_does_not_fit_is_refused_before_a_model_is_loaded(forget: Pat
     assert "no such file or folder" in refused(*words, tmp_path / "nowhere")
 
 
-def test_a_model_named_twice_is_refused(models: tuple[Path, Path], forget: Path) -> None:
+def test_a_model_named_twice_is_refused(models: tuple[Path, Path, Path], forget: Path) -> None:
     assert "named twice" in refused("--model", models[0], models[0], "--forget", forget)

@@ -43,7 +43,7 @@ class Nan(PairObjective):
 class Refusing(PairObjective):
     """Rows never suit it."""
     name: ClassVar[str] = "refusing"
-    def prepare(self, dataset, policy, *, seed):
+    def prepare(self, dataset, policy, *, seed, held_out=False):
         raise DataError("no row suits")
     def loss(self, pair):
         return self.margin(pair)

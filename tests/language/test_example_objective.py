@@ -9,6 +9,7 @@ import torch
 
 from paperworks.language.data import Dataset
 from paperworks.language.objectives import DPO, Registry, ResponseLogps
+from paperworks.language.objectives.objective import StepInputs
 from paperworks.language.policy import Policy
 from paperworks.language.training import TrainOptions, train
 
@@ -39,7 +40,7 @@ def test_without_its_gamma_it_is_dpo(registry: Registry) -> None:
         for _ in range(2)
     )
     own, dpo = registry.make("focal-dpo", {"gamma": 0, "beta": 0.3}), DPO(beta=0.3)
-    pair = dpo.batch({"chosen": chosen, "rejected": rejected}, weight=torch.ones(50))
+    pair = dpo.batch({"chosen": chosen, "rejected": rejected}, StepInputs(torch.ones(50)))
     assert torch.equal(own.loss(pair), dpo.loss(pair))
     focused = registry.make("focal-dpo", {"gamma": 2, "beta": 0.3})
     assert torch.allclose(focused.loss(pair), dpo.loss(pair) * torch.sigmoid(-dpo.margin(pair)) ** 2)

@@ -1,24 +1,39 @@
-"""`paperworks evaluate`: measure a model on rows and on its own samples, with 95% intervals."""
+"""`paperworks evaluate`: measure a model on rows and on its own samples, with 95% intervals.
+
+`evaluate unlearning` and `evaluate reward` have options of their own, in modules of their own.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from paperworks.cli.train_cmd import add_data_arguments, add_model_arguments, data_values
-from paperworks.core.errors import OptionError
+from paperworks.core.errors import OptionError, did_you_mean
 from paperworks.core.options import Parser, add_dataclass_arguments, given_options, load_yaml
 
+KINDS = {
+    "unlearning": "paperworks.cli.evaluate_unlearning_cmd",
+    "reward": "paperworks.cli.evaluate_reward_cmd",
+}
 HELP = "Measure a model: preference accuracy, perplexity, KL to a reference, reward and length of its samples."
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command's arguments."""
+    """The command's arguments, or those of the kind of evaluation named first."""
+    if argv and argv[0] in KINDS:
+        args: argparse.Namespace = importlib.import_module(KINDS[argv[0]]).parse(argv[1:])
+        args.kind = argv[0]
+        return args
+    if argv and not argv[0].startswith("-"):
+        raise OptionError(f"unknown kind of evaluation {argv[0]!r}{did_you_mean(argv[0], KINDS)}")
     from paperworks.language.evaluate_job import MeasureOptions
 
     parser = Parser(prog="paperworks evaluate", description=HELP)
+    parser.epilog = f"others: {', '.join(f'paperworks evaluate {kind} --help' for kind in KINDS)}"
     add_model_arguments(parser, lora=False)
     add_data_arguments(parser, held_out=False)
     group = parser.add_argument_group("against what")
@@ -61,6 +76,8 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
+    if getattr(args, "kind", None):
+        return int(importlib.import_module(KINDS[args.kind]).run(args))
     from paperworks.core.progress import Progress, table
     from paperworks.language.evaluate_job import Figure, evaluate_job, job_from_config
 

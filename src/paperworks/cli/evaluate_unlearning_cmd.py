@@ -39,7 +39,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     for name, text in _SETS.items():
         data.add_argument(f"--{name.replace('_', '-')}", metavar="FILE", help=text)
-    data.add_argument("--format", help="auto, plain, chat or hh (default auto)")
+    data.add_argument("--format", help="auto, plain, chat, hh or lol (default auto)")
     data.add_argument("--map", action="append", metavar="FIELD=COLUMN", help="where a field is found, repeatable")
     data.add_argument("--split", help="which split of a folder or Hub data set")
     data.add_argument("--bad-rows", choices=("error", "skip"), help="stop at a bad row, or skip and count")

@@ -85,7 +85,9 @@ def _parser(name: str, cls: type | None) -> Parser:
 def _settings(cls: type[Any]) -> dict[str, tuple[type, str, str]]:
     """The job's settings that go with an objective: by name the options' class, their prefix, and the help's heading."""
     from paperworks.language.data.schemas import Feedback, Forget, Preference
-    from paperworks.language.train_job import DegreeOptions, UnlearningSetup, ValidationOptions
+    from paperworks.language.degrees.options import DegreeOptions
+    from paperworks.language.train_job import ValidationOptions
+    from paperworks.language.unlearning.setup import UnlearningSetup
 
     if cls.trains == "reward-model":
         return {}
@@ -130,7 +132,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, held_out: bool = True
     group.add_argument(
         "--data", help="a .jsonl/.json/.csv/.tsv/.parquet file (also .gz), - for stdin, a folder or Hub id"
     )
-    group.add_argument("--format", help="auto, plain, chat or hh (default auto)")
+    group.add_argument("--format", help="auto, plain, chat, hh or lol (default auto)")
     group.add_argument("--map", action="append", metavar="FIELD=COLUMN", help="where a field is found, repeatable")
     group.add_argument("--split", help="which split of a folder or Hub data set")
     group.add_argument(

@@ -11,7 +11,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "data": ("Dataset", "Demonstration", "Feedback", "Preference", "PromptRow", "read"),
+    "data": (
+        "Dataset",
+        "Demonstration",
+        "Feedback",
+        "Forget",
+        "Preference",
+        "PromptRow",
+        "QuestionAnswer",
+        "Retain",
+        "Scored",
+        "read",
+    ),
     "decoding": ("BestOf", "best_of", "best_of_n"),
     "evaluation": ("kl_to_reference", "perplexity", "preference_accuracy", "reward_of_samples", "sample_report"),
     "logprobs": ("Tree", "token_logps"),
@@ -26,15 +37,28 @@ _HOMES = {
     ),
     "policy": ("LoraOptions", "Policy"),
     "rewards": ("Reward", "load_reward"),
+    "rewards.model": ("RewardModel",),
     "sampling": ("Sample", "Samples", "SamplingOptions", "sample"),
     "train_job": ("DataSource", "TrainJob", "train_job"),
-    "training": ("TrainOptions", "TrainResult", "train"),
+    "training": ("Evaluator", "TrainOptions", "TrainResult", "train"),
+    "unlearning.protocol": ("UnlearningSets", "evaluate_unlearning"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)
 
 if TYPE_CHECKING:
-    from paperworks.language.data import Dataset, Demonstration, Feedback, Preference, PromptRow, read
+    from paperworks.language.data import (
+        Dataset,
+        Demonstration,
+        Feedback,
+        Forget,
+        Preference,
+        PromptRow,
+        QuestionAnswer,
+        Retain,
+        Scored,
+        read,
+    )
     from paperworks.language.decoding import BestOf, best_of, best_of_n
     from paperworks.language.evaluation import (
         kl_to_reference,
@@ -55,9 +79,11 @@ if TYPE_CHECKING:
     )
     from paperworks.language.policy import LoraOptions, Policy
     from paperworks.language.rewards import Reward, load_reward
+    from paperworks.language.rewards.model import RewardModel
     from paperworks.language.sampling import Sample, Samples, SamplingOptions, sample
     from paperworks.language.train_job import DataSource, TrainJob, train_job
-    from paperworks.language.training import TrainOptions, TrainResult, train
+    from paperworks.language.training import Evaluator, TrainOptions, TrainResult, train
+    from paperworks.language.unlearning.protocol import UnlearningSets, evaluate_unlearning
 
 
 def __getattr__(name: str) -> Any:

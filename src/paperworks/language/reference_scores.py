@@ -80,8 +80,10 @@ class ReferenceScores:
         width = max((len(tree.responses) for tree in self._trees), default=1)
         out = torch.full((len(self._trees), width), float("nan"))
         for row, (tree, values) in enumerate(zip(self._trees, self._views, strict=True)):
-            parts = values.split([len(response) for response in tree.responses])
-            out[row, : len(parts)] = torch.stack([part.sum() for part in parts])
+            counts = torch.tensor([len(response) for response in tree.responses], dtype=torch.long)
+            response = torch.arange(len(counts)).repeat_interleave(counts)
+            # added up as `TokenLogps.sums` is, so that a policy differs from itself by nothing
+            out[row, : len(counts)] = torch.zeros(len(counts)).index_add(0, response, values)
         return out
 
     def missing(self, rows: Sequence[int]) -> list[int]:

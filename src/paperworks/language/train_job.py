@@ -18,17 +18,10 @@ from paperworks.core.progress import Progress
 from paperworks.core.runs import Run, RunStore, read_metrics
 from paperworks.language.data import Dataset, read
 from paperworks.language.data.schemas import Forget, PromptRow
+from paperworks.language.degrees.options import DegreeOptions
 from paperworks.language.model_card import write_card
 from paperworks.language.objectives import load_objective_file, objective_class
-
-try:
-    from paperworks.language.objectives.degrees import DegreeOptions, with_degrees
-except ImportError:  # XXX until it is there
-    with_degrees = None
-
-    @dataclass(frozen=True)
-    class DegreeOptions:
-        weight: float = 0.1
+from paperworks.language.objectives.degrees import with_degrees
 from paperworks.language.objectives.objective import Objective
 from paperworks.language.policy import LoraOptions, Policy, Precision
 from paperworks.language.text_model import TextModel

@@ -497,6 +497,8 @@ class _Loop:
         self.history, self.warnings = state["history"], state["warnings"]
         self.best_step, self.stopped = state["best_step"], state["stopped"]
         self.best_quality = -math.inf if state["best_quality"] is None else state["best_quality"]
+        if self.evaluator is not None and self.history:
+            self.evaluator.stop(self.history)  # shows it what was measured before it began
         return int(state["step"])
 
 

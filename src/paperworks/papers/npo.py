@@ -112,13 +112,17 @@ def synthetic_figures(results: Results) -> list[tuple[str, str]]:
             log_y=True,
             markers=False,
         )
-        figures.append((svg, f"the way through the plane, {setting}: from the start (above) along the steps; 0 is best"))
+        figures.append(
+            (svg, f"the way through the plane, {setting}: from the start (above) along the steps; 0 is best")
+        )
         total = {
             name: plots.Curve(mean["step"], [f + r for f, r in zip(mean["forget"], mean["retain"], strict=True)])
             for name, mean in means.items()
         }
         svg = plots.lines(total, "step", "forget KL + retain KL (nats)", log_y=True, markers=False)
-        figures.append((svg, f"divergence from the retrained model against steps, {setting}, each at its own best rate"))
+        figures.append(
+            (svg, f"divergence from the retrained model against steps, {setting}, each at its own best rate")
+        )
     return figures
 
 

@@ -119,9 +119,10 @@ def test_needs_say_what_the_loss_uses(cls: type[ScoredObjective]) -> None:
         assert values.shape == weights.shape and torch.isfinite(values).all()
 
 
-def test_a_policy_far_from_its_start_is_warned_of() -> None:
-    assert "beyond the clip (clip_eps=0.9)" in AdvantageLoL().warnings({}, {"clipped": 0.95})[0]
-    assert AdvantageLoL().warnings({}, {"clipped": 0.5}) == AdvantageLoL().warnings({}, {}) == []
+def test_responses_that_have_become_unlikely_are_warned_of() -> None:
+    assert "the mean importance ratio is 0.15 (clip_eps=0.9)" in AdvantageLoL().warnings({}, {"ratio": 0.15})[0]
+    assert AdvantageLoL().warnings({}, {"ratio": 1.9}) == AdvantageLoL().warnings({}, {}) == []
+    assert AdvantageLoL(clip_eps=None).warnings({}, {"ratio": 0.01}) == []
 
 
 # ------------------------------------------------------------------------------------------------------------- rewards
@@ -225,11 +226,11 @@ def test_advantages_are_rewards_minus_the_fitted_value(
     assert [row.advantage for row in kept] == pytest.approx([row.reward - v for row, v in zip(kept, values)])
     assert all(row.advantage > 0 for row in kept)
     assert found.facts["kept"] == len(kept) < found.facts["rows"]
-    assert found.facts["kept_share"] == len(kept) / found.facts["rows"]
+    assert found.facts["positive_share"] == len(kept) / found.facts["rows"]
     assert list(found.facts["advantage_percentiles"].values()) == sorted(found.facts["advantage_percentiles"].values())
     json.dumps(found.facts)
     assert found.facts["value"]["mse"] == min(found.facts["value"]["mse_by_epoch"])
-    assert any("whose reward beats the reference's value" in note for note in found.notes)
+    assert any("beat the reference's value and are kept" in note for note in found.notes)
 
 
 def test_the_value_s_prompts_are_not_trained_on(rows: Dataset[Scored], reward: str, small_policy: Policy) -> None:

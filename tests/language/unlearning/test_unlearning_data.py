@@ -45,8 +45,9 @@ def test_rows_to_keep_follow_those_to_forget() -> None:
     made = assemble(to_forget("Who?"), to_keep("What?", "Why?"), None, seed=0, objective=NPORetain())
     assert list(made) == [Forget("Who?", " Anna."), Retain("What?", " A hat."), Retain("Why?", " A hat.")]
     assert made.report.source == "f.jsonl + r.jsonl"
-    assert made.report.read == 3
     assert made.report.noted == {"odd": 3}
+    assert made.report.lines()[0].startswith("f.jsonl + r.jsonl: 3 forget (1) and retain (2) rows")
+    assert "alternative" not in made.report.mean_characters
 
 
 def test_rows_to_keep_that_are_not_trained_on_are_left_out_with_a_note() -> None:
@@ -84,7 +85,9 @@ def test_the_built_in_list_is_used_and_noted_where_none_is_given() -> None:
 
 
 def test_nothing_is_drawn_for_objectives_without_alternatives() -> None:
-    assert assemble(to_forget("Who?"), None, ["No idea."], seed=0, objective=NPO())[0].alternative == ""
+    made = assemble(to_forget("Who?"), None, ["No idea."], seed=0, objective=NPO())
+    assert made[0].alternative == ""
+    assert [kind for kind in made.report.noted if "npo does not use (--idk)" in kind]
 
 
 def test_built_in_refusals_are_different_sentences() -> None:

@@ -21,6 +21,7 @@ from paperworks.language.data.dataset import Dataset, Report, mean_characters
 from paperworks.language.data.formats import FORMATS, check_format, detect
 from paperworks.language.data.problems import BadRow, Tally, listed
 from paperworks.language.data.schemas import SCHEMAS, Column, Preference, Where, columns_of, schema_of
+from paperworks.language.data.scored_formats import lol, looks_like_lol
 from paperworks.language.data.sources import Source, open_source
 
 BadRows = Literal["error", "skip"]
@@ -68,7 +69,7 @@ def read(
         lines on standard input, a folder, or `owner/name[:configuration]` on the hub.
       schema: `preference`, `feedback`, `demonstration`, `prompt`, or the row type. Feedback and demonstrations are made
         from preferences where the source holds those; the report says so.
-      format: `plain`, `chat`, `hh`, or `auto` to tell it from the first rows.
+      format: `plain`, `chat`, `hh`, `lol`, or `auto` to tell it from the first rows.
       mapping: which column holds a field, `{"prompt": "question"}` or `["prompt=question"]`; dots go into nested
         objects and, as numbers, into lists.
       split: the split of a folder or hub data set (`train` where it is not given).
@@ -159,12 +160,17 @@ class _Plan:
     @cached_property
     def looked_up(self) -> tuple[Column, ...]:
         """What a record is searched for: chat and hh find the prompt of a pair by comparing its sides."""
-        return self.columns if self.format == "plain" else _united(self.columns, columns_of(Preference)[:3])
+        return self.columns if self.format in ("plain", "lol") else _united(self.columns, columns_of(Preference)[:3])
 
     def rows(self, record: dict[str, Any] | BadRow, where: Where) -> list[Any]:
-        """The rows of one record: one, or those it converts to. Raises BadRow."""
+        """The rows of one record: one, those it holds (format lol), or those it converts to. Raises BadRow."""
         if isinstance(record, BadRow):
             raise record
+        if self.format == "lol":
+            return [row for each in lol(record) for row in self._rows(each, where)]
+        return self._rows(record, where)
+
+    def _rows(self, record: dict[str, Any], where: Where) -> list[Any]:
         laid_out = FORMATS[self.format](_named(record, self.looked_up, self.mapping))
         contents = {}
         for column in self.columns:
@@ -200,7 +206,10 @@ def _plan(
     known = _united(columns_of(row_type), columns_of(Preference))
     samples = [_named(record, known, mapping) for _, record in head if isinstance(record, dict)]
     convert = schema_name if schema_name in FROM_PREFERENCES and _holds_preferences(samples) else ""
-    plan = _Plan(Preference if convert else row_type, detect(samples) if format == "auto" else format, mapping, convert)
+    if format == "auto":
+        raw = (record for _, record in head if isinstance(record, dict))
+        format = "lol" if any(map(looks_like_lol, raw)) else detect(samples)
+    plan = _Plan(Preference if convert else row_type, format, mapping, convert)
     if source.columns is not None and plan.format == "plain":
         _require_columns(source.name, source.columns, plan)
     return plan

@@ -209,7 +209,8 @@ def _build(text: str, options: LadderOptions, extractor: Extractor) -> _Built:
     if not options.is_climbable(len(phrases)):
         return _Built(None, len(phrases), total, (), 0)
     order = _random_order(text, words) if options.removal == "random" else None
-    versions, removed, left, dropped = [Graded(text, 0)], [()], [total], 0
+    versions, left, dropped = [Graded(text, 0)], [total], 0
+    removed: list[tuple[str, ...]] = [()]
     for degree, count in enumerate(options.removed(len(phrases))[1:], start=1):
         gone = [at for at, first in enumerate(rank) if first < count]
         names = phrases[:count]

@@ -108,21 +108,24 @@ class AdvantageObjective(PrioritySampled):
         prepared = dataclasses.replace(self)
         object.__setattr__(prepared, "value", value)
         kept, advantages = self._with_advantages(rest, policy, value, rule)
-        share = len(kept.rows) / len(rest.rows)
+        better = [advantage for advantage in advantages if advantage > rule.rounding]
+        share = len(better) / len(advantages)
         at = torch.tensor(advantages, dtype=torch.float64).quantile(torch.tensor(PERCENTILES).double() / 100).tolist()
         percentiles = {str(percent): found for percent, found in zip(PERCENTILES, at, strict=True)}
+        beat = f"{len(better)} of {len(advantages)} rows ({share:.1%}) beat the reference's value"
         notes += [
-            f"kept {len(kept.rows)} of {len(rest.rows)} rows ({share:.1%}) whose reward beats the reference's value; an "
-            "epoch is those rows, so that the steps of an epoch are scaled by that share",
+            f"{beat} and are kept; an epoch is those rows, so that the steps of an epoch are scaled by that share"
+            if self.filter_negative
+            else f"{beat}; the others are kept too, with negative weights (filter_negative is false)",
             "advantages of all rows: " + ", ".join(f"{percent}% {found:.3g}" for percent, found in percentiles.items()),
-            *self._notes_on([advantage for advantage in advantages if advantage > 0]),
+            *self._notes_on(better),
         ]
         facts = {
             "reward": {"formula": rule.formula, "range": [rule.low, rule.high]},
             "value": value.facts(),
-            "rows": len(rest.rows),
+            "rows": len(advantages),
             "kept": len(kept.rows),
-            "kept_share": share,
+            "positive_share": share,
             "advantage_percentiles": percentiles,
         }
         return Prepared(prepared, kept, tuple(notes), facts, lambda folder: value.save(folder / "value_head"))
@@ -170,13 +173,12 @@ class AdvantageObjective(PrioritySampled):
         """The rows to train on, with their advantages, and the advantages of all rows."""
         values = value.of(policy.start(), [row.prompt for row in dataset.rows])
         advantages = [row.reward - found for row, found in zip(dataset.rows, values, strict=True)]
-        least = 1e-6 * (rule.high - rule.low)  # values are float32: below this an advantage is rounding
         kept = [
             dataclasses.replace(row, advantage=advantage)
             for row, advantage in zip(dataset.rows, advantages, strict=True)
-            if advantage > least or not self.filter_negative
+            if advantage > rule.rounding or not self.filter_negative
         ]
-        if not any(advantage > least for advantage in advantages):
+        if not any(advantage > rule.rounding for advantage in advantages):
             raise DataError(
                 f"no positive advantage: no response beats the reference, kept 0 of {len(advantages)} rows (highest "
                 f"reward {max(row.reward for row in dataset.rows):.4g}, values {min(values):.4g} to {max(values):.4g}); "

@@ -49,11 +49,12 @@ class ClippedRatio(PrioritySampled):
         return super().metrics(batch) | {"ratio": (ratio, weight), "clipped": (outside, weight)}
 
     def warnings(self, first: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
-        if not now.get("clipped", 0.0) > 0.9:
+        """Ratios of whole responses are beyond the clip as a matter of course; only the lower end stalls learning."""
+        if self.clip_eps is None or not now.get("ratio", 1.0) < 1 - 0.9 * self.clip_eps:
             return []
         return [
-            f"clipped ratios: {now['clipped']:.0%} of importance ratios are beyond the clip (clip_eps={self.clip_eps}), "
-            "the policy is far from its start; lower the learning rate or stop earlier"
+            f"vanishing ratios: responses have become unlikely, the mean importance ratio is {now['ratio']:.2f} (clip_eps="
+            f"{self.clip_eps:g}), so that little is learnt from them; lower the learning rate or stop earlier"
         ]
 
 

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from paperworks.language.rewards.model import RewardModel
     from paperworks.language.text_model import TextModel
 
-FULL_LEARNING_RATE, LORA_LEARNING_RATE = 1e-5, 1e-4  # peak rates where none is given
-
 _STATES_FOR_SCALE = 256  # responses whose hidden states settle where a head without bias starts
 
 
@@ -67,6 +65,7 @@ class RewardObjective(Objective):
 
     trains: ClassVar[Literal["policy", "reward-model"]] = "reward-model"
     needs_reference: ClassVar[bool] = False
+    learning_rates: ClassVar[tuple[float, float]] = (1e-5, 1e-4)
 
     def implicit_reward(self, response: ResponseLogps) -> Float[Tensor, " items"]:
         """The reward itself."""

@@ -31,6 +31,11 @@ class RewardRule:
     high: float
 
     @property
+    def rounding(self) -> float:
+        """Differences of R no larger than this are rounding: sums of rounded numbers, values in float32."""
+        return 1e-6 * (self.high - self.low)
+
+    @property
     def formula(self) -> str:
         """The rule as one line for users: `R = fluency + 0.5 * safety`."""
         shown = [f"sigmoid({name})" if self.transform == "sigmoid" else name for name in self.names or ("reward",)]
@@ -51,8 +56,7 @@ class RewardRule:
             if not math.isfinite(reward):
                 raise _row_error(f"expected a finite number; found {reward}", row, number, field)
         total = self.total([reward for reward in given.values() if reward is not None])
-        slack = 1e-6 * (self.high - self.low)  # sums of rounded numbers
-        if check_range and not self.low - slack <= total <= self.high + slack:
+        if check_range and not self.low - self.rounding <= total <= self.high + self.rounding:
             raise _row_error(
                 f"the reward {total:g} is out of range: expected {self.low:g} to {self.high:g}; give the range of your "
                 "rewards with --reward-range LOW,HIGH, or --reward-transform sigmoid for a reward model's scores",

@@ -63,6 +63,7 @@ class UnlearningObjective(Objective):
 
     schema: ClassVar[type] = Forget
     needs_reference: ClassVar[bool] = False
+    learning_rates: ClassVar[tuple[float, float]] = (1e-5, 1e-4)
     forgets_by: ClassVar[tuple[str, ...]] = ("forget",)  # the roles that `loss` is made of
 
     forget_weight: float = option(1.0, "weight of the forget loss", above=0)

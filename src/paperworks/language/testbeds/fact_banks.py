@@ -265,7 +265,7 @@ WORKS = (
     ("Dubliners", "James Joyce"), ("Siddhartha", "Hermann Hesse"), ("Buddenbrooks", "Thomas Mann"),
     ("The Decameron", "Giovanni Boccaccio"), ("The Aeneid", "Virgil"), ("Peer Gynt", "Henrik Ibsen"),
 )  # fmt: skip
-WORK_QUESTIONS = ("Who wrote {work}?", "Who is the author of {work}?", "By whom was {work} written?")
+WORK_QUESTIONS = ("Who wrote {subject}?", "Who is the author of {subject}?", "By whom was {subject} written?")
 
 CAPITALS = (
     ("France", "Paris"), ("Italy", "Rome"), ("Japan", "Tokyo"), ("Russia", "Moscow"), ("Germany", "Berlin"),
@@ -276,4 +276,10 @@ CAPITALS = (
     ("Morocco", "Rabat"), ("Jordan", "Amman"), ("Syria", "Damascus"), ("Cyprus", "Nicosia"), ("Malta", "Valletta"),
     ("Armenia", "Yerevan"), ("Georgia", "Tbilisi"), ("Uruguay", "Montevideo"),
 )  # fmt: skip
-CAPITAL_QUESTIONS = ("What is the capital of {work}?", "Which city is the capital of {work}?", "From which city is {work} governed?")
+CAPITAL_QUESTIONS = (
+    "What is the capital of {subject}?",
+    "Which city is the capital of {subject}?",
+    "From which city is {subject} governed?",
+)
+
+CANNOT_ANSWER = ("What do you say when you do not know?", "How do you decline a question?", "What if nobody told you?")

@@ -20,6 +20,7 @@ from paperworks.language.data.readers import read
 from paperworks.language.data.schemas import Demonstration, Forget, QuestionAnswer, Retain
 from paperworks.language.testbeds import fact_banks as banks
 from paperworks.language.testbeds.fact_banks import Attribute
+from paperworks.language.unlearning.refusals import REFUSALS
 
 WRONG_ANSWERS, WRONG_FACTS = 5, 3  # perturbed answers of a question about a person, and about the world, as in TOFU
 
@@ -45,7 +46,9 @@ class FactWorld:
 
     forget: Dataset[QuestionAnswer]
     retain: Dataset[QuestionAnswer]  # what unlearning may be shown, to keep it
-    held_out: Dataset[QuestionAnswer]  # people whom a model was fitted to like those of `retain`, and unlearning never sees
+    held_out: Dataset[
+        QuestionAnswer
+    ]  # people whom a model was fitted to like those of `retain`, and unlearning never sees
     real_authors: Dataset[QuestionAnswer]
     world_facts: Dataset[QuestionAnswer]
 
@@ -69,11 +72,15 @@ def make_world(
             f"at most {_MOST_PEOPLE} in all"
         )
     people = list(_people(seed, forget + retain + held_out))
-    chance = random.Random(derive_seed("facts", seed, "questions"))
-    asked = [[_ask(person, attribute, wrong_answers, chance) for attribute in banks.ATTRIBUTES] for person in people]
-    first, second = forget, forget + retain
-    sets = [[row for of_person in part for row in of_person] for part in (asked[:first], asked[first:second], asked[second:])]
-    return FactWorld(*(Dataset(tuple(rows)) for rows in sets), real_authors=real_authors(), world_facts=world_facts())
+    wording, wrong = (random.Random(derive_seed("facts", seed, stream)) for stream in ("wordings", "wrong answers"))
+    asked = [
+        [_ask(person, attribute, wrong_answers, wording, wrong) for attribute in banks.ATTRIBUTES] for person in people
+    ]
+    places = ((0, forget), (forget, forget + retain), (forget + retain, len(people)))
+    to_forget, to_retain, unseen = (
+        Dataset(tuple(row for of_person in asked[start:end] for row in of_person)) for start, end in places
+    )
+    return FactWorld(to_forget, to_retain, unseen, real_authors(), world_facts())
 
 
 def real_authors() -> Dataset[QuestionAnswer]:
@@ -86,11 +93,11 @@ def world_facts() -> Dataset[QuestionAnswer]:
     return _facts(banks.CAPITALS, banks.CAPITAL_QUESTIONS[0])
 
 
-def lessons(seed: int, *, people: int = 60, repeats: int = 3) -> Dataset[Demonstration]:
-    """What a model reads before it meets any world: the true facts, and people of its own in several wordings each.
+def lessons(seed: int, *, people: int = 100, repeats: int = 2) -> Dataset[Demonstration]:
+    """What a model reads before it meets any world: true facts, people of its own in `repeats` wordings, and refusals.
 
-    From them it learns how the questions are asked and answered, as a pretrained model knows language. Its people are in
-    no world of `make_world`.
+    From them it learns how questions are asked, answered and declined, as a pretrained model knows language. Its people
+    are in no world of `make_world`; what it says it does not know is not asked about anyone.
     """
     chance = random.Random(derive_seed("facts", seed, "lessons"))
     rows = [
@@ -99,7 +106,8 @@ def lessons(seed: int, *, people: int = 60, repeats: int = 3) -> Dataset[Demonst
         for attribute in banks.ATTRIBUTES
         for _ in range(repeats)
     ]
-    return Dataset(tuple(rows + list(_fact_lessons())))
+    refusals = [Demonstration(prompt, _spaced(refusal)) for refusal in REFUSALS for prompt in banks.CANNOT_ANSWER]
+    return Dataset((*rows, *_fact_lessons(), *refusals))
 
 
 def demonstrations(*parts: Dataset[QuestionAnswer]) -> Dataset[Demonstration]:
@@ -140,7 +148,7 @@ def load_tofu(path: str | Path) -> Dataset[QuestionAnswer]:
 
 
 def _people(seed: int, count: int, *, known: bool = False) -> Iterator[dict[str, str]]:
-    """People, all of different family names, titles and (birthplace, year, genre).
+    """People, no two of them with the same family name, or the same birthplace, year and genre.
 
     Those of a world and those that a model knows beforehand never share a family name: their onsets differ.
     """
@@ -164,11 +172,17 @@ def _people(seed: int, count: int, *, known: bool = False) -> Iterator[dict[str,
         }
 
 
-def _ask(person: dict[str, str], attribute: Attribute, wrong_answers: int, chance: random.Random) -> QuestionAnswer:
-    answer, paraphrase = chance.sample(attribute.answers, 2)
-    others = [paraphrase.format(**{**person, attribute.name: value}) for value in _others(person, attribute, wrong_answers, chance)]
+def _ask(
+    person: dict[str, str], attribute: Attribute, wrong_answers: int, wording: random.Random, wrong: random.Random
+) -> QuestionAnswer:
+    question = wording.choice(attribute.questions).format(**person)
+    answer, paraphrase = wording.sample(attribute.answers, 2)
+    others = [
+        paraphrase.format(**{**person, attribute.name: value})
+        for value in _others(person, attribute, wrong_answers, wrong)
+    ]
     return QuestionAnswer(
-        chance.choice(attribute.questions).format(**person),
+        question,
         _spaced(answer.format(**person)),
         _spaced(paraphrase.format(**person)),
         tuple(map(_spaced, others)),
@@ -205,18 +219,18 @@ def _demonstration(person: dict[str, str], attribute: Attribute, chance: random.
 def _facts(pairs: Sequence[tuple[str, str]], question: str) -> Dataset[QuestionAnswer]:
     chance = random.Random(derive_seed("facts", "of the world", question))
     rows = []
-    for work, answer in pairs:
+    for subject, answer in pairs:
         others = sorted({other for _, other in pairs} - {answer})
         wrong = tuple(map(_spaced, chance.sample(others, WRONG_FACTS)))
-        rows.append(QuestionAnswer(question.format(work=work), _spaced(answer), "", wrong))
+        rows.append(QuestionAnswer(question.format(subject=subject), _spaced(answer), "", wrong))
     return Dataset(tuple(rows))
 
 
 def _fact_lessons() -> Iterator[Demonstration]:
     for pairs, questions in ((banks.WORKS, banks.WORK_QUESTIONS), (banks.CAPITALS, banks.CAPITAL_QUESTIONS)):
-        for work, answer in pairs:
+        for subject, answer in pairs:
             for question in questions:
-                yield Demonstration(question.format(work=work), _spaced(answer))
+                yield Demonstration(question.format(subject=subject), _spaced(answer))
 
 
 def _spaced(text: str) -> str:

@@ -107,20 +107,16 @@ def make_problem(seeds: Sequence[int], *, alpha: float = 1.0) -> ForgetProblem:
     A label is class 0 (sign +1) with logit (x - mean) . 1/sqrt(d) + 1 for data to keep; for data to forget that is the
     logit of class 1.
     """
-    worlds = []
-    for seed in seeds:
-        generator = torch_generator("forget logistic", seed)
-        projection = _normal(generator, DIMENSIONS, FEATURES) / DIMENSIONS**0.5
-        retain, fresh_retain = (_examples(generator, projection, count, -alpha, 1.0) for count in (RETAIN, FRESH))
-        forget, fresh_forget = (_examples(generator, projection, count, alpha, -1.0) for count in (FORGET, FRESH))
-        coin = torch.where(torch.rand(FORGET, generator=generator, dtype=torch.float64) < 0.5, 1.0, -1.0).double()
-        together = tuple(torch.cat(parts) for parts in zip(retain, forget, strict=True))
-        worlds.append((forget, retain, coin, fresh_forget, fresh_retain, _fit(*together), _fit(*retain)))
-    columns = list(zip(*worlds, strict=True))
-    examples = [Examples(*(torch.stack(parts) for parts in zip(*columns[i], strict=True))) for i in (0, 1, 3, 4)]
-    forget, retain, fresh_forget, fresh_retain = examples
-    coin, start, retrained = (torch.stack(columns[i]) for i in (2, 5, 6))
-    return ForgetProblem(forget, retain, coin, fresh_forget, fresh_retain, start, retrained)
+    worlds = [_world(seed, alpha) for seed in seeds]
+    retain, forget, fresh_retain, fresh_forget = (
+        Examples(torch.cat([part.features for part in parts]), torch.cat([part.sign for part in parts]))
+        for parts in zip(*(sets for sets, _ in worlds), strict=True)
+    )
+    coin = torch.stack([labels for _, labels in worlds])
+    together = Examples(
+        torch.cat([retain.features, forget.features], dim=1), torch.cat([retain.sign, forget.sign], dim=1)
+    )
+    return ForgetProblem(forget, retain, coin, fresh_forget, fresh_retain, _fit(together), _fit(retain))
 
 
 def unlearn(
@@ -151,7 +147,7 @@ def unlearn(
 
 def forget_slope(
     method: Method, sign: Tensor, alternative: Tensor, reference: Tensor, logit: Tensor
-) -> Float[Tensor, "..."]:
+) -> Float[Tensor, ...]:
     """d(loss of an example to forget) / d(its logit), the examples' mean being the loss.
 
     With l = log p(label), l' its slope and l_ref before unlearning: GA l'; NPO 2 sigmoid(beta (l - l_ref)) l'; IDK minus
@@ -215,28 +211,41 @@ def _record(problem: ForgetProblem, weights: Float[Tensor, "seeds rates features
     )
 
 
-def _normal(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+def _world(seed: int, alpha: float) -> tuple[list[Examples], Float[Tensor, " forget"]]:
+    """Examples to retain, to forget, and fresh ones of each; then the coin's labels."""
+    generator = torch_generator("forget logistic", seed)
+    projection = torch.randn(DIMENSIONS, FEATURES, generator=generator, dtype=torch.float64) / DIMENSIONS**0.5
+    sets = [
+        _examples(generator, projection, count, mean, direction)
+        for count, mean, direction in (
+            (RETAIN, -alpha, 1.0),
+            (FORGET, alpha, -1.0),
+            (FRESH, -alpha, 1.0),
+            (FRESH, alpha, -1.0),
+        )
+    ]
+    return sets, _signs(torch.rand(FORGET, generator=generator, dtype=torch.float64) < 0.5)
 
 
-def _examples(
-    generator: torch.Generator, projection: Tensor, count: int, mean: float, direction: float
-) -> tuple[Tensor, Tensor]:
-    noise = _normal(generator, count, DIMENSIONS)
+def _examples(generator: torch.Generator, projection: Tensor, count: int, mean: float, direction: float) -> Examples:
+    noise = torch.randn(count, DIMENSIONS, generator=generator, dtype=torch.float64)
     logit = direction * (noise.sum(-1) / DIMENSIONS**0.5 + 1)
     is_first = torch.rand(count, generator=generator, dtype=torch.float64) < torch.sigmoid(logit)
-    return ((noise + mean) @ projection).relu(), torch.where(is_first, 1.0, -1.0).double()
+    return Examples(((noise + mean) @ projection).relu()[None], _signs(is_first)[None])
 
 
-def _fit(features: Float[Tensor, "examples features"], sign: Float[Tensor, " examples"]) -> Float[Tensor, " features"]:
-    """Minimises the mean loss plus RIDGE / 2 * ||a||^2 by Newton's method, to rounding."""
-    weights = torch.zeros(features.shape[1], dtype=features.dtype)
-    ridge = RIDGE * torch.eye(features.shape[1], dtype=features.dtype)
-    for _ in range(50):
-        probability = torch.sigmoid(sign * (features @ weights))
-        gradient = -features.T @ (sign * (1 - probability)) / len(sign) + RIDGE * weights
-        if gradient.abs().max() < 1e-12:
-            break
-        curvature = features.T @ ((probability * (1 - probability) / len(sign))[:, None] * features) + ridge
-        weights = weights - torch.linalg.solve(curvature, gradient)
+def _signs(is_first: Tensor) -> Tensor:
+    return torch.where(is_first, 1.0, -1.0).double()
+
+
+def _fit(examples: Examples) -> Float[Tensor, "seeds features"]:
+    """Minimises each seed's mean loss plus RIDGE / 2 * ||a||^2 by Newton's method, to rounding."""
+    features, sign = examples.features, examples.sign
+    weights = torch.zeros(len(features), features.shape[-1], dtype=features.dtype)
+    ridge = RIDGE * torch.eye(features.shape[-1], dtype=features.dtype)
+    for _ in range(20):  # from zero, some eight steps reach rounding
+        probability = torch.sigmoid(sign * examples.logits(weights[:, None])[:, 0])
+        gradient = examples.gradient((-sign * (1 - probability))[:, None])[:, 0] + RIDGE * weights
+        spread = (probability * (1 - probability) / sign.shape[-1])[..., None] * features
+        weights = weights - torch.linalg.solve(features.mT @ spread + ridge, gradient)
     return weights

@@ -65,16 +65,24 @@ def assemble(
         )
         if drawn and alternatives is None:
             noted["alternative from the built-in list (your own: --idk FILE)"] = drawn
-    sources = [forget.report.source]
+    elif alternatives is not None:
+        noted[f"answer in place of others that {objective.name} does not use (--idk)"] = len(alternatives)
+    schema, sources = "forget", [forget.report.source]
     if retain is not None and objective.needs_retain:
         rows += retain.rows
-        sources.append(retain.report.source)
+        schema, sources = f"forget ({len(forget)}) and retain ({len(retain)})", [*sources, retain.report.source]
         for kind, count in retain.report.noted.items():
             noted[kind] = noted.get(kind, 0) + count
     elif retain is not None and len(retain):
         noted[f"row to keep that {objective.name} does not train on (retain_weight and kl_weight are 0)"] = len(retain)
     together = forget.with_rows(rows)
-    report = replace(together.report, source=" + ".join(filter(None, sources)), noted=noted)
+    report = replace(
+        together.report,
+        source=" + ".join(filter(None, sources)),
+        schema=schema,
+        noted=noted,
+        mean_characters={name: mean for name, mean in together.report.mean_characters.items() if mean},
+    )
     return Dataset(together.rows, report)
 
 
