@@ -6,10 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+NAMES = (
+    "start_up",
+    "sampling_speed",
+    "training_speed",
+    "unlearning_step_speed",
+    "unlearning_evaluation_speed",
+    "ladder_speed",
+)
+
 
 def main() -> int:
     codes = []
-    for name in ("start_up", "sampling_speed", "training_speed"):
+    for name in NAMES:
         print(f"# {name}", flush=True)
         codes.append(subprocess.run([sys.executable, str(Path(__file__).with_name(f"{name}.py"))]).returncode)
     return max(codes)

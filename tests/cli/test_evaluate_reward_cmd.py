@@ -147,7 +147,7 @@ def test_generate_keeps_the_best_by_a_reward_model(
     words = ["generate", "--model", policy_folder, "--prompt", "The film was", "--best-of", "4", "--n", "2"]
     words += ["--reward", reward_folder, "--max-new-tokens", "6", "--device", "cpu", "--json", "--quiet"]
     assert main(list(map(str, words))) == 0
-    responses = json.loads(capsys.readouterr().out.splitlines()[0])["responses"]
+    responses = json.loads(capsys.readouterr().out)[0]["responses"]
     texts, rewards = [each["text"] for each in responses], [each["reward"] for each in responses]
     assert rewards == sorted(rewards, reverse=True)
     scores = load_reward(str(reward_folder), device="cpu")(["The film was"] * len(texts), texts)

@@ -48,17 +48,17 @@ def test_rows_of_one_prompt_are_resampled_together() -> None:
 
 
 def test_a_calibrated_reward_has_no_calibration_error_and_temperature_one() -> None:
-    found = calibration(calibrated_margins(20_000), clusters(20_000))
-    assert found.error < 0.015
-    assert found.temperature == pytest.approx(1, abs=0.06)
-    assert all(each.accuracy.low - 0.02 < each.confidence < each.accuracy.high + 0.02 for each in found.bins)
+    found = calibration(calibrated_margins(4_000), clusters(4_000))
+    assert found.error < 0.03
+    assert found.temperature == pytest.approx(1, abs=0.1)
+    assert all(each.accuracy.low - 0.03 < each.confidence < each.accuracy.high + 0.03 for each in found.bins)
 
 
 @pytest.mark.parametrize("scale", [0.1, 5.0])
 def test_temperature_undoes_a_scale(scale: float) -> None:
-    found = calibration(calibrated_margins(20_000, scale), clusters(20_000))
-    assert found.temperature == pytest.approx(scale, rel=0.06)
-    assert found.error_at_temperature is not None and found.error_at_temperature < 0.015 < found.error
+    found = calibration(calibrated_margins(4_000, scale), clusters(4_000))
+    assert found.temperature == pytest.approx(scale, rel=0.1)
+    assert found.error_at_temperature is not None and found.error_at_temperature < 0.03 < found.error
 
 
 def test_brier_and_log_loss_of_known_margins() -> None:

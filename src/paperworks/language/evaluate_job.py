@@ -136,7 +136,7 @@ def evaluate_job(
 
 
 def _evaluate(job: EvaluateJob, shown: Progress) -> Evaluation:
-    rewards = [load_reward(name) for name in job.rewards]
+    rewards = [load_reward(name, device=job.device) for name in job.rewards]
     schema, dataset = read_rows(job.data, job.schema)
     for line in dataset.report.lines():
         shown.say(line)

@@ -22,12 +22,13 @@ def write_card(folder: Path, job: TrainJob, result: TrainResult, data_fingerprin
         "library_name": "peft" if is_adapter else "transformers",
         **({"base_model": job.model} if "/" in job.model and not Path(job.model).exists() else {}),
         "pipeline_tag": "text-classification" if is_reward_model else "text-generation",
-        "tags": ["paperworks", job.objective.name, *(["reward-model"] if is_reward_model else [])],
+        "tags": list(dict.fromkeys(["paperworks", job.objective.name, *(["reward-model"] if is_reward_model else [])])),
     }
     about = " ".join((type(job.objective).__doc__ or "").strip().split("\n\n")[0].split())
     task = "SequenceClassification" if is_reward_model else "Seq2SeqLM" if _is_encoder_decoder(folder) else "CausalLM"
     auto = f"Auto{'Peft' if is_adapter else ''}ModelFor{task}"
-    load = f"from {head['library_name']} import {auto}\nmodel = {auto}.from_pretrained(FOLDER)"
+    labels = ", num_labels=1" if is_reward_model and is_adapter else ""
+    load = f"from {head['library_name']} import {auto}\nmodel = {auto}.from_pretrained(FOLDER{labels})"
     held_out = "\n".join(f"| {name} | {value:.4f} |" for name, value in result.held_out.items() if name != "step")
     text = f"""---
 {to_yaml(head)}---

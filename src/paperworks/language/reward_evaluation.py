@@ -114,7 +114,7 @@ def measure_pairs(
     return PairMeasures(
         tuple(margins.tolist()),
         clustered_mean((np.sign(margins) + 1) / 2, clusters),
-        clustered_mean(margins, clusters),
+        _mean(margins, clusters),
         calibration(margins, clusters),
         _length_dependence(
             first, second, np.asarray(chosen_lengths, float), np.asarray(rejected_lengths, float), clusters, unit
@@ -135,11 +135,10 @@ def measure_scores(
     squared, variance = (reward - score) ** 2, float(score.var())
     is_constant = np.ptp(reward) == 0 or np.ptp(score) == 0
     bins = tuple(
-        (float(reward[part].mean()), clustered_mean(score[part], [clusters[i] for i in part]))
-        for part in _tenths(reward)
+        (float(reward[part].mean()), _mean(score[part], [clusters[i] for i in part])) for part in _tenths(reward)
     )
     return ScoreMeasures(
-        clustered_mean(squared, clusters),
+        _mean(squared, clusters),
         1 - float(squared.mean()) / variance if variance > 0 else math.nan,
         spearman(reward, score),
         math.nan if is_constant else float(np.corrcoef(reward, score)[0, 1]),
@@ -161,8 +160,8 @@ def calibration(margins: ArrayLike, clusters: Sequence[Hashable]) -> Calibration
     return Calibration(
         bins,
         _calibration_error(bins),
-        clustered_mean((1 - _sigmoid(array)) ** 2, clusters),
-        clustered_mean(np.logaddexp(0, -array), clusters),
+        _mean((1 - _sigmoid(array)) ** 2, clusters),
+        _mean(np.logaddexp(0, -array), clusters),
         temperature,
         None if temperature is None else _calibration_error(reliability(array / temperature, clusters)),
     )
@@ -176,7 +175,7 @@ def reliability(margins: Numbers, clusters: Sequence[Hashable]) -> tuple[Reliabi
     found = []
     for index in np.unique(place):
         inside = np.flatnonzero(place == index)
-        accuracy = clustered_mean(correct[inside], [clusters[i] for i in inside.tolist()])
+        accuracy = _mean(correct[inside], [clusters[i] for i in inside.tolist()])
         low, high = float(edges[index]), float(edges[index + 1])
         found.append(ReliabilityBin(low, high, float(confidence[inside].mean()), accuracy, len(inside)))
     return tuple(found)
@@ -206,6 +205,11 @@ def _calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     return sum(each.pairs * abs(each.accuracy.mean - each.confidence) for each in bins) / pairs
 
 
+def _mean(values: Numbers, clusters: Sequence[Hashable]) -> Interval:
+    """Mean with an interval over clusters, from fewer resamples than a headline has: there are many of them."""
+    return clustered_mean(values, clusters, resamples=_RESAMPLES)
+
+
 def _sigmoid(values: Numbers) -> Numbers:
     return np.exp(-np.logaddexp(0, -values))
 
@@ -225,7 +229,7 @@ def _length_dependence(
     correct = (np.sign(margins) + 1) / 2
 
     def mean(values: Numbers, where: NDArray[np.bool_]) -> Interval:
-        return clustered_mean(values[where], [clusters[i] for i in np.flatnonzero(where).tolist()])
+        return _mean(values[where], [clusters[i] for i in np.flatnonzero(where).tolist()])
 
     unequal = longer_by != 0
     return LengthDependence(
@@ -243,7 +247,7 @@ def _length_dependence(
 
 def _by_length(rewards: Numbers, lengths: Numbers, clusters: Sequence[Hashable]) -> tuple[LengthBin, ...]:
     return tuple(
-        LengthBin(float(lengths[part].mean()), clustered_mean(rewards[part], [clusters[i] for i in part]))
+        LengthBin(float(lengths[part].mean()), _mean(rewards[part], [clusters[i] for i in part]))
         for part in _tenths(lengths)
     )
 

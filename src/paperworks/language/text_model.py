@@ -57,7 +57,8 @@ class TextModel:
         self._adapters_off = False
         self._prepare_tokenizer()
         base = self.base
-        if not self.is_encoder_decoder and getattr(base, "_supports_attention_backend", False):
+        softcaps = getattr(base.config, "attn_logit_softcapping", None) is not None  # ours does not
+        if not self.is_encoder_decoder and getattr(base, "_supports_attention_backend", False) and not softcaps:
             with contextlib.suppress(ValueError):  # an architecture that checks names keeps its own attention
                 base.set_attn_implementation(logprobs.ATTENTION)
 

@@ -222,7 +222,7 @@ def _evaluator(job: TrainJob, held_out: Dataset[Any] | None) -> Evaluator | None
     if asked is None:
         raise OptionError("--validation-reward needs prompts: --validation-prompts FILE, or held-out rows")
     prompts = list(dict.fromkeys(row.prompt for row in asked))[: options.limit]
-    return ValidationReward(prompts, load_reward(options.reward), options.max_new_tokens)
+    return ValidationReward(prompts, load_reward(options.reward, device=job.device), options.max_new_tokens)
 
 
 def _never_began(folder: Path) -> bool:

@@ -1,8 +1,14 @@
-"""report.html of a training run, made from what the run wrote: run.json, run.yaml, metrics.jsonl, results.json."""
+"""report.html of a training run, made from what the run wrote: run.json, run.yaml, metrics.jsonl, results.json.
+
+What a page shows follows from what was measured: a kind of run that measures something new needs a group of curves in
+`train_curves`, and a section here where it settled something before training.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,80 +18,368 @@ from paperworks.core.options import load_yaml
 from paperworks.core.progress import duration
 from paperworks.core.report import Page
 from paperworks.core.runs import read_metrics
+from paperworks.language import train_curves
+from paperworks.language.train_curves import Group
+from paperworks.language.unlearning import figures
+from paperworks.language.unlearning.measured_sets import LABELS, MEASURES, SET_NAMES
 
-CURVES = {
-    "loss": ("Loss", ("loss",)),
-    "accuracy": ("Preference accuracy", ("accuracy", "debiased_accuracy")),
-    "margin": ("Mean margin (objective's own scale)", ("margin",)),
-    "logps": ("Log-probability of responses (nats)", ("logp_chosen", "logp_rejected", "logp")),
-    "grad_norm": ("Gradient norm", ("grad_norm",)),
+_NAMES = {
+    "utility": "model utility",
+    "forget_quality": "forget quality (p)",
+    "log10_forget_quality": "forget quality (log10 p)",
+    "forget_nll": "forget set: loss (nats a token)",
+    **{f"{of}_{measure}": f"{LABELS[of]}: {LABELS[measure]}" for of in SET_NAMES for measure in MEASURES},
 }
+_NAMES_OF_OWN_ANSWERS = {
+    "reward": "own answers: reward",
+    "tokens": "own answers: tokens",
+    "unfinished": "own answers: share cut short",
+}
+_WARNING = "warning: "
+_SETTINGS = ("degrees", "unlearning", "validation")  # parts of run.yaml that only some runs have
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a run wrote."""
+
+    folder: Path
+    results: Mapping[str, Any]
+    info: Mapping[str, Any]
+    config: Mapping[str, Any]
+    steps: Sequence[Mapping[str, Any]]
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """The evaluations, the one before training first."""
+        found: Sequence[Mapping[str, Any]] = self.results["history"]
+        return found
+
+    @property
+    def is_unlearning(self) -> bool:
+        return self.config.get("unlearning") is not None
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether evaluations are of the policy's own answers under a reward."""
+        return bool((self.config.get("validation") or {}).get("reward"))
+
+    @property
+    def of_rows(self) -> tuple[str, ...]:
+        """Measures that the rows bring with them: no training changes those of the held-out ones."""
+        brings_reward = self.results["data"].get("schema") == "scored" and not self.is_validated
+        is_fitted = any("squared_error" in line for line in self.steps[:1])  # the reward is then the model's
+        return ("advantage", "reward") if brings_reward and not is_fitted else ("advantage",)
+
+    @property
+    def held_out(self) -> Sequence[Mapping[str, Any]]:
+        """The history without what was measured on the policy's own answers, and without what belongs to the rows."""
+        apart = (*self.of_rows, *(_NAMES_OF_OWN_ANSWERS if self.is_validated else ()))
+        return [{name: value for name, value in line.items() if name not in apart} for line in self.history]
+
+    def named(self, measure: str) -> str:
+        """A measure of the history in words."""
+        own = _NAMES_OF_OWN_ANSWERS if self.is_validated else {}
+        return own.get(measure) or _NAMES.get(measure) or measure.replace("_", " ")
 
 
 def write_report(folder: str | Path) -> Path:
     """Write `folder/report.html` with its figures beside it; returns the path. Raises RunError for a damaged folder."""
     folder = Path(folder)
-    results, info = read_json(folder / "results.json"), read_json(folder / "run.json")
-    config = load_yaml(folder / "run.yaml")
-    steps = read_metrics(folder / "metrics.jsonl")
+    run = _Run(
+        folder,
+        read_json(folder / "results.json"),
+        read_json(folder / "run.json"),
+        load_yaml(folder / "run.yaml"),
+        read_metrics(folder / "metrics.jsonl"),
+    )
     (folder / "figures").mkdir(exist_ok=True)
-    page = Page(f"Training {results['objective']}", f"{config['model']} on {results['data']['source']}")
-    _summary(page, results, info, config)
-    _curves(page, steps, results["history"], folder)
-    if results.get("held_out_values", {}).get("margin"):
-        svg = plots.histogram({"held-out pairs": results["held_out_values"]["margin"]}, "margin: chosen - rejected")
-        plots.save(svg, folder / "figures" / "margins.svg")
+    page = Page(f"Training {run.results['objective']}", f"{run.config['model']} on {run.results['data']['source']}")
+    _result(page, run)
+    _forgetting(page, run)
+    _prepared(page, run)
+    _degrees(page, run)
+    if run.is_validated:
         page.section(
-            "Margins", "Each held-out pair's margin after training. Pairs left of 0 are ranked against their label."
+            "Own answers",
+            "At every evaluation the policy answers the validation prompts greedily; the weights kept are those whose "
+            "answers the reward likes most. That makes them look better under this reward than they are: judge them by "
+            "another.",
         )
-        page.figure(svg)
-    page.section("What was run")
-    page.facts({f"objective: {name}": value for name, value in results["options"].items()})
-    page.facts({name: value for name, value in config["training"].items() if value is not None})
-    page.section("Where")
-    page.facts({**info.get("versions", {}), **dict(info.get("hardware", {}).items())})
+        _figures(page, run, train_curves.OWN_ANSWERS, [], run.history)
+    page.section("Curves")
+    _figures(page, run, train_curves.GENERAL, run.steps, run.held_out)
+    _distributions(page, run)
+    _figures(page, run, train_curves.others(run.steps, run.held_out), run.steps, run.held_out)
+    _what_was_run(page, run)
     return page.save(folder / "report.html")
 
 
-def _summary(page: Page, results: Mapping[str, Any], info: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+# --------------------------------------------------------------------------------------------------------------- result
+
+
+def _result(page: Page, run: _Run) -> None:
+    results, history = run.results, run.history
+    warnings, notes = _remarks(results)
     page.section("Result")
-    if results["history"]:
-        first, kept = results["history"][0], results["held_out"]
-        rows = [[name, _number(first.get(name)), _number(kept.get(name))] for name in kept if name not in ("step",)]
-        caption = (
-            f"{results['held_out_rows']} held-out rows; weights of step {results['best_step']} of {results['steps']}"
+    if results.get("stopped"):
+        page.callout(f"Stopped at step {results['steps']}", [results["stopped"]], kind="warning")
+    if history and results["best_step"] == 0 < results["steps"]:
+        warnings = [_nothing_was_better(run), *warnings]
+    if warnings:
+        page.callout("Before you rely on it", warnings, kind="warning")
+    if history:
+        _before_and_after(page, run)
+    elif run.is_unlearning:
+        page.text(
+            "Nothing was measured but the rows trained on. `--eval-forget FILE` and `--eval-retain FILE` measure while it "
+            "trains; `paperworks evaluate unlearning` measures what is saved."
         )
-        page.table(["held-out", "before", "after"], rows, caption=caption)
     else:
         page.text("No rows were held out, so nothing is known about other data than the training rows.")
-    for line in [*results["data"]["warnings"], *results["warnings"], *results["notes"]]:
-        page.note(line)
+    if notes:
+        page.callout("Notes", notes)
     page.facts(
         {
             "training rows": results["training_rows"],
-            "wall time": duration(info.get("wall_s") or results["seconds"]),
-            "peak memory": f"{(info.get('peak_memory_bytes') or 0) / 1e9:.2f} GB",
-            "LoRA": config["lora"] or "no, full weights",
+            "steps": results["steps"],
+            "wall time": duration(run.info.get("wall_s") or results["seconds"]),
+            "peak memory": _gigabytes(run.info.get("peak_memory_bytes")),
+            "LoRA": _shown(run.config["lora"]) if run.config["lora"] else "no, full weights",
         }
     )
 
 
-def _curves(page: Page, steps: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    page.section("Curves")
-    for file, (title, names) in CURVES.items():
-        series: dict[str, plots.Curve] = {}
-        for name in names:
-            points = [(line["step"], line[name]) for line in steps if line.get(name) is not None]
-            if points:
-                series[name] = plots.Curve(*map(list, zip(*points, strict=True)))
-            held = [(line["step"], line[name]) for line in history if line.get(name) is not None]
-            if held:
-                series[f"{name} (held out)"] = plots.Curve(*map(list, zip(*held, strict=True)))
-        if series:
-            svg = plots.lines(series, "step", title)
-            plots.save(svg, folder / "figures" / f"{file}.svg")
-            page.figure(svg, title)
+def _remarks(results: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """(warnings, notes), each said once: notes repeat the warnings and why training stopped."""
+    notes = results["notes"]
+    said = [line.removeprefix(_WARNING) for line in notes if line.startswith(_WARNING)]
+    warnings = list(dict.fromkeys([*results["data"]["warnings"], *results["warnings"], *said]))
+    stopped = results.get("stopped")
+    rest = [line for line in notes if not line.startswith(_WARNING) and line not in warnings]
+    return warnings, [line for line in rest if not (stopped and line.endswith(stopped))]
+
+
+def _nothing_was_better(run: _Run) -> str:
+    floor = (run.config.get("unlearning") or {}).get("keep_floor", 0)
+    among = (
+        f" with at least {floor:.0%} of the utility before training" if floor and "utility" in run.history[0] else ""
+    )
+    return (
+        f"no evaluation{among} came out better than the one before training, so the model that was saved is the untrained "
+        "one; `--select last` saves the last"
+    )
+
+
+def _before_and_after(page: Page, run: _Run) -> None:
+    results, first, last, kept = run.results, run.history[0], run.history[-1], run.results["held_out"]
+    columns = ["measured", "before", "after"]
+    entries = [first, kept]
+    if kept.get("step") != last["step"]:
+        columns = ["measured", "before", f"kept (step {kept.get('step')})", f"last (step {last['step']})"]
+        entries.append(last)
+    names = [name for name in kept if name not in ("step", *run.of_rows)]
+    rows = [[run.named(name), *(_number(entry.get(name)) for entry in entries)] for name in names]
+    caption = f"weights of step {results['best_step']} of {results['steps']}"
+    if results["held_out_rows"]:
+        caption = f"{results['held_out_rows']} held-out rows; {caption}"
+    if run.is_unlearning:
+        caption = f"at most {run.config['unlearning']['eval_limit']} questions of each set; {caption}"
+    page.table(columns, rows, caption=caption, right=columns[1:])
+
+
+# ---------------------------------------------------------------------------------------------------- kinds of training
+
+
+def _forgetting(page: Page, run: _Run) -> None:
+    if not run.is_unlearning:
+        return
+    page.section("Forgetting and keeping")
+    _plane(page, run)
+    _figures(page, run, train_curves.MEASURED, [], run.history)
+    _figures(page, run, train_curves.FORGETTING, run.steps, run.held_out)
+
+
+def _plane(page: Page, run: _Run) -> None:
+    known = [{name: value for name, value in line.items() if value is not None} for line in run.history]
+    points = [point for point in map(figures.plane_point, known) if point is not None]
+    kept = figures.plane_point({name: value for name, value in run.results["held_out"].items() if value is not None})
+    if not points or kept is None:
+        return
+    way = {run.results["objective"]: points, f"kept, step {run.results['best_step']}": [kept]}
+    svg = figures.plane(way, start=points[0])
+    plots.save(svg, run.folder / "figures" / "plane.svg")
+    page.figure(
+        svg,
+        "Evaluation by evaluation; up and right is better. Above the line the model cannot be told from one that never saw "
+        "the forget set.",
+    )
+
+
+def _prepared(page: Page, run: _Run) -> None:
+    """What the objective settled before training, degrees apart."""
+    facts = {name: value for name, value in (run.results.get("preparation") or {}).items() if name != "degrees"}
+    if not facts:
+        return
+    percentiles, value = facts.pop("advantage_percentiles", None), dict(facts.pop("value", {}))
+    errors = value.pop("mse_by_epoch", None)
+    page.section("Settled before training")
+    if "positive_share" in facts:
+        facts["kept"] = f"{facts['kept']} of {facts.pop('rows')}"
+        facts["rows that beat the reference"] = f"{facts.pop('positive_share'):.1%}"
+    page.facts({name: _shown(each) for name, each in _flat(facts)})
+    if value:
+        page.text(
+            "The value says how much reward the reference's own answer to a prompt earns; a row's advantage is its reward "
+            "less that. An error near that of a constant means that the prompts tell nothing about it."
+        )
+        page.facts(
+            {
+                "reference's mean reward": _number(value["mean_reward"]),
+                "value: mean squared error": _number(value["mse"]),
+                "of a constant": _number(value["constant_mse"]),
+                "prompts fitted on": value["prompts"],
+                "prompts held out": value["held_out_prompts"],
+                "head": f"{value['kind']}, epoch {value['kept_epoch']} of {value['epochs']}",
+            }
+        )
+    if percentiles:
+        columns = [f"{percent}%" for percent in percentiles]
+        page.table(
+            columns,
+            [[_number(each) for each in percentiles.values()]],
+            caption="percentiles of the advantages of all rows",
+            right=columns,
+        )
+    if errors and len(errors) > 1:
+        curve = plots.Curve(list(range(len(errors))), errors)
+        ticks = train_curves.step_ticks(len(errors) - 1)
+        _figure(
+            page, run, "value-fit", plots.lines({"error": curve}, "epoch", "Mean squared error", x_ticks=ticks), "Value"
+        )
+
+
+def _degrees(page: Page, run: _Run) -> None:
+    facts = (run.results.get("preparation") or {}).get("degrees")
+    if facts is None:
+        return
+    page.section(
+        "Degrees of preference",
+        "Beside its own loss the objective learnt to tell versions of a response apart, from which more and more key "
+        "phrases were removed.",
+    )
+    built = facts.get("built")
+    if built:
+        page.facts(
+            {
+                "responses with a ladder": f"{built['with_ladder']} of {built['responses']} ({built['share']:.1%})",
+                "key phrases a response": f"{built['phrases']:.1f}",
+                "versions left out as empty": built["dropped_versions"],
+                "rows with degrees of their own": facts["rows_with_own_degrees"],
+            }
+        )
+        words = built["words_by_degree"]
+        columns = ["degree", *map(str, range(len(words)))]
+        page.table(columns, [["words left", *(f"{each:.1f}" for each in words)]], right=columns[1:])
+        page.text(f"Guessing one of {len(words)} degrees is right in {1 / max(1, len(words)):.0%} of cases.")
+    else:
+        page.facts({"rows with degrees of their own": facts["rows_with_own_degrees"]})
+    _figures(page, run, train_curves.DEGREES, run.steps, run.held_out)
+
+
+def _distributions(page: Page, run: _Run) -> None:
+    """The held-out rows one by one: rewards of a reward model, margins of pairs."""
+    values = run.results.get("held_out_values") or {}
+    sides = {side: values[f"reward_{side}"] for side in ("chosen", "rejected") if values.get(f"reward_{side}")}
+    if sides or values.get("margin"):
+        page.section("Held-out pairs")
+    if sides:
+        palette = {"chosen": "#0072B2", "rejected": "#D55E00"}
+        svg = plots.histogram(sides, "reward", bins=_bins(sides.values()), colours_by_name=palette)
+        _figure(
+            page, run, "rewards", svg, "Rewards after training. Only differences between answers to one prompt count."
+        )
+    if values.get("margin"):
+        svg = plots.histogram(
+            {"held-out pairs": values["margin"]}, "margin: chosen - rejected", bins=_bins([values["margin"]])
+        )
+        _figure(
+            page,
+            run,
+            "margins",
+            svg,
+            "Each pair's margin after training. Left of 0 are pairs ranked against their label.",
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------------- parts
+
+
+def _figures(
+    page: Page,
+    run: _Run,
+    groups: Iterable[Group],
+    steps: Sequence[Mapping[str, Any]],
+    history: Sequence[Mapping[str, Any]],
+) -> None:
+    for group in groups:
+        svg = train_curves.figure(group, steps, history)
+        if svg is not None:
+            _figure(page, run, group.file, svg, group.caption or group.title)
+
+
+def _figure(page: Page, run: _Run, file: str, svg: str, caption: str) -> None:
+    plots.save(svg, run.folder / "figures" / f"{file}.svg")
+    page.figure(svg, caption)
+
+
+def _what_was_run(page: Page, run: _Run) -> None:
+    page.section("What was run")
+    page.facts({f"objective: {name}": _shown(value) for name, value in run.results["options"].items()})
+    for part in ("training", *_SETTINGS):
+        settings = run.config.get(part) or {}
+        before = "" if part == "training" else f"{part}: "
+        page.facts({before + name: _shown(value) for name, value in settings.items() if value is not None})
+    page.commands(["paperworks train --config run.yaml"])
+    page.section("Where")
+    hardware = dict(run.info.get("hardware", {}))
+    if "memory_bytes" in hardware:
+        hardware["memory"] = _gigabytes(hardware.pop("memory_bytes"))
+    page.facts({name: _shown(value) for name, value in {**run.info.get("versions", {}), **hardware}.items()})
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in values.items():
+        label = f"{above}{name.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{label}: ")
+        else:
+            yield label, value
+
+
+def _bins(columns: Iterable[Sequence[float]]) -> int:
+    """More bins for more values: few values in many bins are a comb."""
+    return min(40, max(8, round(2 * math.sqrt(max(map(len, columns), default=0)))))
+
+
+def _gigabytes(number: float | None) -> str:
+    return f"{(number or 0) / 1e9:.2f} GB"
 
 
 def _number(value: Any) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    if value is None:
+        return "–"
+    return f"{value:.2e}" if 0 < abs(value) < 0.001 else f"{value:.4f}"
+
+
+def _shown(value: Any) -> str:
+    """A setting as a reader would write it."""
+    if value is None or value in ([], {}):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_shown(each)}" for name, each in value.items())
+    return ", ".join(map(_shown, value)) if isinstance(value, list) else str(value)

@@ -163,6 +163,7 @@ class _Loop:
         for line in (*self.objective.option_notes(), *prepared.notes):
             self._note(line)
         if prepared.save is not None and self.folder is not None and self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
             prepared.save(self.folder)
         if policy.method_note():
             self._note(policy.method_note())
@@ -210,10 +211,11 @@ class _Loop:
             self.on_note(line)
 
     def _tokenise(self, dataset: Dataset[Any]) -> Items:
+        read = (*self.objective.roles, *self.objective.reference_roles)  # some are only compared with the reference
         return tokenise(
             dataset,
             self.policy,
-            self.objective.roles,
+            tuple(role for role in dict.fromkeys(read) if role != MISMATCHED),
             numbers=self.objective.numbers,
             max_length=self.options.max_length,
             long_prompts=self.options.long_prompts,

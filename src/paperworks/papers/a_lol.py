@@ -51,8 +51,8 @@ Configuration = tuple[
     Callable[[str], Objective], float
 ]  # the objective, given the reference's scored answers; the rate
 
-RATES = (3e-4, 1e-3, 3e-3)
-RATES_ALONE = (3e-4, 6e-4, 1e-3, 2e-3, 3e-3, 6e-3)
+RATES = (5e-4, 1.5e-3, 5e-3)
+RATES_ALONE = (3e-4, 6e-4, 1.2e-3, 2.5e-3, 5e-3, 1e-2)
 
 
 def _alone(objective: Callable[[str], Objective]) -> list[Configuration]:

@@ -27,6 +27,7 @@ from paperworks.language.objectives.objective import ByToken, Prepared, Response
 from paperworks.language.objectives.row_rewards import reward_rule
 from paperworks.language.objectives.scored import FilteredNLL, PrioritySampled, RewardGOLD, ScoredObjective, WeightedBC
 from paperworks.language.policy import LoraOptions, Policy
+from paperworks.language.training import TrainOptions, train
 from paperworks.language.values import ValueHead
 
 ALL: list[type[ScoredObjective]] = [
@@ -123,6 +124,21 @@ def test_responses_that_have_become_unlikely_are_warned_of() -> None:
     assert "the mean importance ratio is 0.15 (clip_eps=0.9)" in AdvantageLoL().warnings({}, {"ratio": 0.15})[0]
     assert AdvantageLoL().warnings({}, {"ratio": 1.9}) == AdvantageLoL().warnings({}, {}) == []
     assert AdvantageLoL(clip_eps=None).warnings({}, {"ratio": 0.01}) == []
+
+
+@pytest.mark.parametrize("cls", [AdvantageLoL, RewardLoL, RewardGOLD, WeightedBC], ids=lambda cls: cls.name)
+def test_likelier_good_responses_are_of_higher_quality_even_where_their_loss_is_higher(cls: Any) -> None:
+    def quality(logp: float) -> tuple[float, float]:
+        tokens = ByToken(torch.tensor([logp]), torch.tensor([-2.0]), torch.tensor([0]), 1)
+        response = ResponseLogps(torch.tensor([logp]), torch.ones(1), torch.tensor([-2.0]), tokens)
+        numbers = {"reward": torch.tensor([0.5]), "advantage": torch.tensor([0.3])}
+        batch = cls().batch({"response": response}, StepInputs(torch.ones(1), numbers))
+        means = {name: value.item() for name, value in cls().metrics(batch).items() if not isinstance(value, tuple)}
+        return cls().quality({**means, "loss": cls().loss(batch).item()}), cls().loss(batch).item()
+
+    before, after = quality(-2.0), quality(-1.2)
+    assert after[0] > before[0]
+    assert (after[1] > before[1]) == (cls is not WeightedBC)
 
 
 # ------------------------------------------------------------------------------------------------------------- rewards
@@ -267,8 +283,9 @@ def test_without_anything_to_score_by_there_are_two_ways_out(rows: Dataset[Score
 def test_rewards_of_another_scale_are_noted(rows: Dataset[Scored], reward: str, small_policy: Policy) -> None:
     higher = rows.with_rows([dataclasses.replace(row, reward=row.reward + 0.3) for row in rows.rows])
     objective = AdvantageLoL(reward=(reward,), value_max_new_tokens=4)
-    assert any("rewards are 0.3 above those of" in note for note in prepared(objective, higher, small_policy).notes)
-    assert not any("above those of" in note for note in prepared(objective, rows, small_policy).notes)
+    notes = prepared(objective, higher, small_policy).notes
+    assert any("by 0.3 on average, with an offset of +0.3" in note for note in notes)
+    assert not any("on average, with" in note for note in prepared(objective, rows, small_policy).notes)
 
 
 def test_as_many_reward_functions_as_rewards(small_policy: Policy) -> None:
@@ -370,6 +387,29 @@ def test_rows_are_drawn_by_their_credit(
     items: Items = tokenise(rows, small_policy, objective.roles, numbers=objective.numbers)
     weights = objective.sampling(items)
     assert (None if weights is None else weights.tolist()) == (None if expected is None else pytest.approx(expected))
+
+
+def test_training_keeps_the_value_head_beside_the_model_and_says_what_was_kept(
+    rows: Dataset[Scored], reward: str, small_policy: Policy, tmp_path: Path
+) -> None:
+    options = TrainOptions(steps=3, batch_size=4, learning_rate=1e-3, seed=0)
+    objective = AdvantageLoL(reward=(reward,), value_max_new_tokens=4)
+    training, held_out = rows.split(0.3)
+    result = train(small_policy, objective, training, options, held_out=held_out, folder=tmp_path)
+    assert ValueHead.load(tmp_path / "value_head").options.high == 1
+    assert result.training_rows == result.preparation["kept"]
+    assert result.final["advantage"] > 0 and {"ratio", "clipped", "reward"} <= result.final.keys()
+    assert result.held_out["advantage"] > 0
+
+
+def test_the_first_step_is_weighted_imitation(rows: Dataset[Scored], small_policy: Policy, tmp_path: Path) -> None:
+    options = TrainOptions(steps=1, batch_size=40, micro_batch=8, learning_rate=1e-9, select="last")
+    answers = stored(tmp_path / "answers.jsonl", 0.2)
+    losses = [
+        train(small_policy, cls(value_data=answers, sampling_strategy="shuffle"), rows, options).final["loss"]
+        for cls in (AdvantageLoL, AdvantageLoLSequence, AdvantageLoLRefFree)
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
 
 
 def test_baselines_draw_every_row_once(small_policy: Policy) -> None:

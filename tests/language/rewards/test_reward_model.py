@@ -164,6 +164,19 @@ def test_adapters_and_everything_drawn_at_random_survive_saving(name: str, backb
     assert again.score_texts(PROMPTS, RESPONSES) == pytest.approx(scores, abs=1e-6)
 
 
+def test_saved_adapters_score_the_same_by_peft_alone(backbone: Backbone, tmp_path: Path) -> None:
+    from peft import AutoPeftModelForSequenceClassification
+
+    model = moved(loaded(backbone("llama"), lora=LoraOptions(rank=2)))
+    folder = model.save(tmp_path / "adapter")
+    theirs = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=1)
+    theirs.config.pad_token_id = model.tokenizer.pad_token_id
+    ids = model.encode_prompt(PROMPTS[0]) + model.encode_response(RESPONSES[0])
+    with torch.no_grad():
+        score = theirs(input_ids=torch.tensor([ids])).logits.item()
+    assert score == pytest.approx(model.score_texts(PROMPTS[:1], RESPONSES[:1])[0], abs=1e-4)
+
+
 def test_padding_gets_a_token_of_its_own_where_there_is_one_to_spare(backbone: Backbone, tmp_path: Path) -> None:
     policy = Policy.load(backbone("llama"), device="cpu")
     policy.tokenizer.pad_token = policy.tokenizer.eos_token

@@ -83,8 +83,8 @@ class AdvantageObjective(PrioritySampled):
             "a negative advantage cannot be sampled by",
         )
 
-    def credit(self, batch: ScoredLogps) -> Float[Tensor, " items"]:
-        return super().credit(batch) if self.filter_negative else batch.advantage
+    def worth(self, batch: ScoredLogps) -> Float[Tensor, " items"]:
+        return super().worth(batch) if self.filter_negative else batch.advantage
 
     @torch.no_grad()
     def metrics(self, batch: ScoredLogps) -> dict[str, Any]:
@@ -236,14 +236,15 @@ class AdvantageObjective(PrioritySampled):
         )
 
     def _offset(self, dataset: Dataset, rule: RewardRule, reward: Reward) -> list[str]:
-        """A note where stored rewards are not the function's: every advantage then is off by the difference."""
+        """A note where stored rewards are not the function's: every advantage then is off by the mean difference."""
         rows: Sequence[Scored] = dataset.rows[:: max(1, len(dataset.rows) // ROWS_COMPARED)][:ROWS_COMPARED]
         scores = reward([row.prompt for row in rows], [row.response for row in rows])
-        offset = math.fsum(row.reward - score for row, score in zip(rows, scores, strict=True)) / len(rows)  # type: ignore[operator]
-        if abs(offset) <= 0.02 * (rule.high - rule.low):
+        differences = [row.reward - score for row, score in zip(rows, scores, strict=True)]  # type: ignore[operator]
+        offset, size = (math.fsum(found) / len(rows) for found in (differences, map(abs, differences)))
+        if size <= 0.02 * (rule.high - rule.low):
             return []
         return [
-            f"warning: the rows' rewards are {abs(offset):.3g} {'above' if offset > 0 else 'below'} those of "
-            f"{reward.name} on average (over {len(rows)} rows): advantages are off by as much, since the value is "
-            "fitted on the latter; score the rows with the same reward"
+            f"warning: the rows' rewards differ from those of {reward.name} by {size:.3g} on average, with an offset of "
+            f"{offset:+.3g} (over {len(rows)} rows): advantages are off by it, since the value is fitted on the latter; "
+            "score the rows with the same reward"
         ]

@@ -134,6 +134,9 @@ class AdvantageLoLKL(AdvantageObjective):
     def metrics(self, batch: ScoredLogps) -> dict[str, Any]:
         return super().metrics(batch) | {"log_ratio": batch.response.log_ratio}
 
+    def quality(self, held_out: Mapping[str, float]) -> float:
+        return -held_out["loss"]  # every factor in it is fixed
+
     def _notes_on(self, kept: Sequence[float]) -> list[str]:
         below = sum(advantage < self.kl_beta for advantage in kept)
         return [

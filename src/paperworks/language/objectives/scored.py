@@ -114,9 +114,23 @@ class ScoredObjective(Objective):
     def loss(self, batch: ScoredLogps) -> Float[Tensor, " items"]:
         return self.credit(batch) * -batch.response.policy
 
+    def worth(self, batch: ScoredLogps) -> Float[Tensor, " items"]:
+        """The credit of each response, whether the loss or the sampling of rows applies it."""
+        return self.credit(batch)
+
     @torch.no_grad()
     def metrics(self, batch: ScoredLogps) -> dict[str, Any]:
-        return {"reward": batch.reward, "logp": batch.response.policy.detach()}
+        """`weighted_nll`: credit * negative log-likelihood, without the factors that change as the policy does."""
+        logp = batch.response.policy.detach()
+        return {"reward": batch.reward, "logp": logp, "weighted_nll": self.worth(batch) * -logp}
+
+    def quality(self, held_out: Mapping[str, float]) -> float:
+        """How good weights are by means over held-out rows; the highest are kept.
+
+        Not by the loss: where it is multiplied by a ratio or a probability without gradient, it rises as the policy
+        learns, and the start would be kept.
+        """
+        return -held_out["weighted_nll"]
 
 
 @dataclass(frozen=True)
@@ -214,9 +228,13 @@ class PrioritySampled(ScoredObjective):
     def sampling(self, items: Items) -> Tensor | None:
         return self.importance(items.number(self.credited))
 
+    def worth(self, batch: ScoredLogps) -> Float[Tensor, " items"]:
+        credited: Tensor = getattr(batch, self.credited)
+        return credited.clamp(min=0)
+
     def credit(self, batch: ScoredLogps) -> Float[Tensor, " items"]:
-        credit: Tensor = getattr(batch, self.credited).clamp(min=0)
-        return credit if self.double_weight else (credit > 0).to(credit.dtype)
+        worth = self.worth(batch)
+        return worth if self.double_weight else (worth > 0).to(worth.dtype)
 
 
 def tokens_of(batch: ScoredLogps, name: str) -> ByToken:
