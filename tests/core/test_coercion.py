@@ -1,11 +1,14 @@
 """Values become the field's type, or an error names the option, what was expected and what was given."""
 
+import re
+from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 
 from paperworks.core.coercion import coerce, type_text
 from paperworks.core.errors import OptionError
+from paperworks.core.options import option
 
 
 @pytest.mark.parametrize(
@@ -50,3 +53,21 @@ def test_what_would_lose_something_is_refused_with_the_name_and_the_value(value,
 def test_types_in_a_users_words():
     assert type_text(float | Literal["auto"] | None) == "a number or 'auto' or 'none'"
     assert type_text(tuple[int, ...]) == "values separated by commas"
+
+
+@dataclass
+class Size:
+    width: int = option(1, low=1)
+
+
+def test_a_group_of_options_that_may_be_left_out_says_which_of_them_is_wrong():
+    assert coerce({"width": "3"}, Size | None, name="size") == Size(3)
+    assert coerce("none", Size | None, name="size") is None
+    for value, message in (
+        ({"width": 0}, "size: width=0 is out of range: it must be ≥ 1"),
+        ({"width": "wide"}, "size: width: expected a whole number, got 'wide'"),
+        ({"depth": 1}, "size: unknown option 'depth'"),
+        (3, "size: expected a mapping of options or 'none', got 3"),
+    ):
+        with pytest.raises(OptionError, match=re.escape(message)):
+            coerce(value, Size | None, name="size")

@@ -20,14 +20,14 @@ def test_it_is_the_mean_reward_of_the_policy_s_answers(small_policy: Policy, gen
     temperature = 0.0 if generations == 1 else 1.0
     drawn = sample(small_policy, PROMPTS, n=generations, max_new_tokens=7, temperature=temperature)
     lengths = [len(text) for found in drawn for text in found.texts]
-    assert values["reward"] == pytest.approx(sum(lengths) / len(lengths))
+    assert values["validation_reward"] == pytest.approx(sum(lengths) / len(lengths))
     assert 1 <= values["tokens"] <= 7 and 0 <= values["unfinished"] <= 1
 
 
 def test_the_better_checkpoint_has_the_higher_reward() -> None:
     evaluator = ValidationReward(PROMPTS, LETTERS)
-    assert evaluator.quality({"reward": 0.4}, 10) > evaluator.quality({"reward": 0.3}, 20)
-    assert evaluator.stop([{"step": 0, "reward": 1.0}, {"step": 10, "reward": 0.0}]) is None
+    assert evaluator.quality({"validation_reward": 0.4}, 10) > evaluator.quality({"validation_reward": 0.3}, 20)
+    assert evaluator.stop([{"step": 0, "validation_reward": 1.0}, {"step": 10, "validation_reward": 0.0}]) is None
 
 
 def test_without_prompts_it_is_an_error() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from paperworks.experiment.definition import Experiment, Workspace
-from paperworks.papers import ln_dpo, rdpo, rpo
+from paperworks.papers import ln_dpo, npo, rdpo, rpo
 
-EXPERIMENTS = [rdpo.EXPERIMENT, rpo.EXPERIMENT, ln_dpo.EXPERIMENT]
+EXPERIMENTS = [rdpo.EXPERIMENT, rpo.EXPERIMENT, ln_dpo.EXPERIMENT, npo.EXPERIMENT]
 WORKSPACE = Workspace(Path())
 
 

@@ -31,7 +31,7 @@ def coerce(value: Any, annotation: Any, *, name: str) -> Any:
         return _coerce_sequence(value, annotation, name)
     if annotation is dict or origin in (dict, Mapping):
         return _coerce_mapping(value, arguments, name)
-    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+    if _is_options(annotation):
         if isinstance(value, annotation):
             return value
         if isinstance(value, Mapping):
@@ -57,8 +57,14 @@ def type_text(annotation: Any) -> str:
         return " or ".join(type_text(member) for member in arguments)
     if annotation in (tuple, list) or origin in (tuple, list, Sequence):
         return "values separated by commas"
+    if _is_options(annotation):
+        return "a mapping of options"
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
     return names.get(annotation, "'none'" if annotation is type(None) else str(annotation))
+
+
+def _is_options(annotation: Any) -> bool:
+    return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
 
 
 def _wrong(name: str, expected: str, value: Any) -> OptionError:
@@ -73,6 +79,9 @@ def _coerce_union(value: Any, members: Sequence[Any], name: str) -> Any:
         origin: Any = typing.get_origin(member)
         return 1 if origin is Literal else order.get(member, 5)
 
+    grouped = [member for member in members if _is_options(member)]
+    if isinstance(value, Mapping) and len(grouped) == 1:
+        return coerce(value, grouped[0], name=name)  # whose own error says which option is wrong
     for member in sorted(members, key=rank):
         try:
             return coerce(value, member, name=name)

@@ -5,6 +5,7 @@ A measure without a place here gets a figure of its own, so that the measures of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from paperworks.language.unlearning.measured_sets import LABELS, MEASURES, SET_N
 
 Lines = Sequence[Mapping[str, Any]]  # lines of metrics.jsonl or entries of the history, each with its step
 
-_NOT_DRAWN = ("step", "learning_rate", "rows_per_second", "forget_nll")  # forget_nll: of whole answers, by their length
+_NOT_DRAWN = ("step", "learning_rate", "rows_per_second")
 _MOST_TICKS = 8
 # By measure of a figure: the colour in training, and the stronger one at evaluations, or where there is only one line.
 _HUES = (("#56B4E9", "#0072B2"), ("#E69F00", "#D55E00"), ("#44AA99", "#009E73"), ("#CC79A7", "#AA4499"))
@@ -51,6 +52,7 @@ GENERAL = (
         "reward",
         "Mean reward",
         {"reward_chosen": "chosen", "reward_rejected": "rejected", "reward": "responses"},
+        "Mean reward of the responses trained on.",
     ),
     Group("advantage", "Mean advantage", {"advantage": "rows drawn"}, "Mean advantage over the reference's value."),
     Group(
@@ -96,6 +98,7 @@ MEASURED = (
         {"log10_forget_quality": "forget quality"},
         "Above -1.3 (p = 0.05) the model cannot be told from one that never saw the forget set.",
     ),
+    Group("forget-loss", "Forget set: loss (nats a token)", {"forget_nll": "loss"}),
     *(
         Group(
             f"{name.replace('_', '-')}-measures",
@@ -107,7 +110,7 @@ MEASURED = (
 )
 
 OWN_ANSWERS = (
-    Group("validation-reward", "Reward of own answers", {"reward": "reward"}),
+    Group("validation-reward", "Reward of own answers", {"validation_reward": "reward"}),
     Group("validation-length", "Tokens of own answers", {"tokens": "tokens"}),
 )
 
@@ -152,7 +155,9 @@ def others(steps: Lines, history: Lines) -> Iterator[Group]:
     placed |= {*_NOT_DRAWN, "forget_quality", "tokens", "unfinished"}
     for name in dict.fromkeys(name for line in (*steps, *history) for name in line):
         if name not in placed:
-            yield Group(f"measure-{name}", name.replace("_", " "), {name: name.replace("_", " ")})
+            yield Group(
+                "measure-" + re.sub(r"[^\w-]+", "-", name), name.replace("_", " "), {name: name.replace("_", " ")}
+            )
 
 
 def step_ticks(last: float) -> list[int]:

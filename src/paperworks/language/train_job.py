@@ -214,6 +214,7 @@ def _evaluator(job: TrainJob, held_out: Dataset[Any] | None) -> Evaluator | None
         return None
     from paperworks.language.rewards import load_reward
     from paperworks.language.validation_reward import ValidationReward
+    from paperworks.language.values.reference_value import each_once
 
     if options.prompts is not None:
         asked: Dataset[Any] | None = dataclasses.replace(job.data, path=options.prompts, limit=None).read(PromptRow)
@@ -221,7 +222,7 @@ def _evaluator(job: TrainJob, held_out: Dataset[Any] | None) -> Evaluator | None
         asked = held_out
     if asked is None:
         raise OptionError("--validation-reward needs prompts: --validation-prompts FILE, or held-out rows")
-    prompts = list(dict.fromkeys(row.prompt for row in asked))[: options.limit]
+    prompts = each_once([row.prompt for row in asked])[: options.limit]
     return ValidationReward(prompts, load_reward(options.reward, device=job.device), options.max_new_tokens)
 
 
@@ -328,7 +329,7 @@ def _train(
 
 
 _SHOWN = (
-    "loss", "accuracy", "debiased_accuracy", "margin", "reward", "logp", "utility", "forget_quality", "forget_rouge",
+    "loss", "accuracy", "debiased_accuracy", "margin", "reward", "logp", "utility", "forget_quality", "validation_reward",
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ _NAMES = {
     **{f"{of}_{measure}": f"{LABELS[of]}: {LABELS[measure]}" for of in SET_NAMES for measure in MEASURES},
 }
 _NAMES_OF_OWN_ANSWERS = {
-    "reward": "own answers: reward",
+    "validation_reward": "own answers: reward",
     "tokens": "own answers: tokens",
     "unfinished": "own answers: share cut short",
 }
@@ -139,9 +139,10 @@ def _result(page: Page, run: _Run) -> None:
         page.text("No rows were held out, so nothing is known about other data than the training rows.")
     if notes:
         page.callout("Notes", notes)
+    kinds = f": {results['data']['schema']}" if run.is_unlearning else ""
     page.facts(
         {
-            "training rows": results["training_rows"],
+            "training rows": f"{results['training_rows']}{kinds}",
             "steps": results["steps"],
             "wall time": duration(run.info.get("wall_s") or results["seconds"]),
             "peak memory": _gigabytes(run.info.get("peak_memory_bytes")),
@@ -176,7 +177,7 @@ def _before_and_after(page: Page, run: _Run) -> None:
     columns = ["measured", "before", "after"]
     entries = [first, kept]
     if kept.get("step") != last["step"]:
-        columns = ["measured", "before", f"kept (step {kept.get('step')})", f"last (step {last['step']})"]
+        columns = ["measured", "before", "kept", "last"]
         entries.append(last)
     names = [name for name in kept if name not in ("step", *run.of_rows)]
     rows = [[run.named(name), *(_number(entry.get(name)) for entry in entries)] for name in names]
@@ -206,7 +207,7 @@ def _plane(page: Page, run: _Run) -> None:
     kept = figures.plane_point({name: value for name, value in run.results["held_out"].items() if value is not None})
     if not points or kept is None:
         return
-    way = {run.results["objective"]: points, f"kept, step {run.results['best_step']}": [kept]}
+    way = {run.results["objective"]: points, f"kept (step {run.results['best_step']})": [kept]}
     svg = figures.plane(way, start=points[0])
     plots.save(svg, run.folder / "figures" / "plane.svg")
     page.figure(

@@ -367,7 +367,7 @@ class _Loop:
         self.history.append({"step": step, **values})
         if self.on_evaluation is not None and self.accelerator.is_main_process:
             self.on_evaluation(step, self.plan.steps, values)
-        quality = -values["loss"] if self.evaluator is None else self.evaluator.quality(values, step)
+        quality = self.objective.quality(values) if self.evaluator is None else self.evaluator.quality(values, step)
         if quality > self.best_quality:
             self.best_step, self.best_quality = step, quality
             if self.options.select == "best" and step < self.plan.steps:

@@ -32,7 +32,7 @@ class ValidationReward:
             raise OptionError("validation reward: expected at least one prompt")
 
     def __call__(self, policy: Policy) -> Mapping[str, float]:
-        """`reward` and `tokens`, means over answers; `unfinished`, the share that max_new_tokens cut."""
+        """`validation_reward` and `tokens`, means over answers; `unfinished`, the share that max_new_tokens cut."""
         drawn = sample(
             policy,
             self.prompts,
@@ -45,14 +45,14 @@ class ValidationReward:
         asked = [found.prompt for found in drawn for _ in found.samples]
         rewards = self.reward(asked, [answer.text for answer in answers])
         return {
-            "reward": math.fsum(rewards) / len(rewards),
+            "validation_reward": math.fsum(rewards) / len(rewards),
             "tokens": sum(len(answer.ids) for answer in answers) / len(answers),
             "unfinished": sum(not answer.finished for answer in answers) / len(answers),
         }
 
     def quality(self, values: Mapping[str, float], step: int) -> float:
         """The kept weights have the highest mean reward."""
-        return values["reward"]
+        return values["validation_reward"]
 
     def stop(self, history: Sequence[Mapping[str, float]]) -> str | None:
         """Never stops early."""

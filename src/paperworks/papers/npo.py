@@ -6,11 +6,13 @@ soon ruins the model; NPO keeps the rejected half of DPO, whose pull on a sequen
     (2 / beta) mean log(1 + (pi / pi_ref)^beta)        language/objectives/unlearning.py, NPO
 
 beta -> 0 gives gradient ascent back. Part A is the paper's synthetic study, where the model that never saw the data is
-known; part C its collapse curve: how far the weights move at one learning rate.
+known; part B makes a tiny language model forget invented people, measured by TOFU's protocol; part C is part A's
+collapse curve: how far the weights move at one learning rate.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +20,17 @@ import torch
 
 from paperworks.experiment.definition import Arm, Budget, Claim, Experiment, Metric, Part, Workspace
 from paperworks.experiment.results import Results
-from paperworks.language.testbeds import forget_logistic
+from paperworks.language.objectives.npo import NPO, NPOKL, NPORetain
+from paperworks.language.objectives.unlearning import (
+    GradientAscent,
+    GradientAscentKL,
+    GradientDifference,
+    UnlearningObjective,
+)
+from paperworks.language.objectives.unlearning_alternatives import IDK, DPOIDKRetain, KTOIDKRetain
+from paperworks.language.testbeds import fact_models, forget_logistic, unlearning_trial
 from paperworks.language.testbeds.forget_logistic import Method, Trajectory
+from paperworks.language.testbeds.unlearning_trial import TrialSpec
 
 STEPS = {"smoke": 100, "small": 2000, "full": 2000}
 RATES = [0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0]  # the same for every arm
@@ -184,6 +195,154 @@ CLAIMS_A = (
     *(Claim("end_total", "npo-rt", "gd", where) for where in PART_A.settings),
 )
 
+TRIALS: Mapping[Budget, TrialSpec] = {
+    "smoke": TrialSpec(fact_models.SMOKE, epochs=2, retain_every=3, rouge=False, rates=(1e-3,)),
+    "small": TrialSpec(),
+    "full": TrialSpec(),
+}
+OBJECTIVES_B: Mapping[str, UnlearningObjective] = {
+    objective.name: objective
+    for objective in (
+        NPORetain(),
+        NPOKL(),
+        NPO(),
+        GradientAscent(),
+        GradientDifference(),
+        GradientAscentKL(),
+        IDK(),
+        DPOIDKRetain(),
+        KTOIDKRetain(),
+    )
+}
+ARMS_B = (
+    Arm("npo-rt", "NPO + retain"),
+    Arm("npo-kl", "NPO + KL"),
+    Arm("npo", "NPO"),
+    Arm("ga", "gradient ascent", "baseline"),
+    Arm("grad-diff", "gradient difference", "baseline"),
+    Arm("ga-kl", "gradient ascent + KL", "baseline"),
+    Arm("idk", "I don't know + retain", "baseline"),
+    Arm("dpo-idk-rt", "DPO to I don't know + retain", "baseline"),
+    Arm("kto-idk-rt", "KTO + retain", "baseline"),
+)
+VALUES_B = ("step", "utility", "log10_forget_quality", "forget_nll", "held_out_utility")  # kept of every evaluation
+
+
+def prepare_people(seed: int, budget: Budget, workspace: Workspace) -> None:
+    """Part B, once a seed: a world, the model fitted to it, and the retain-only one with its log."""
+    torch.set_num_threads(1)
+    spec = TRIALS[budget]
+    for each in (seed, spec.tuning_seed) if seed == 0 else (seed,):
+        unlearning_trial.prepare(workspace.folder, each, spec)
+
+
+def people_cell(arm: Arm, setting: str, seed: int, budget: Budget, workspace: Workspace) -> dict[str, Any]:
+    """Part B: choose the arm's learning rate in a world of its own, unlearn with it, read the way and its end."""
+    torch.set_num_threads(1)
+    objective, spec = OBJECTIVES_B[arm.name], TRIALS[budget]
+    rate = unlearning_trial.tuned_rate(workspace.folder, arm.name, objective, spec)
+    trial = unlearning_trial.unlearn(workspace.folder, objective, rate, seed, spec)
+    start, best, end = trial.start, trial.best, trial.end
+    return {
+        "quality": best["log10_forget_quality"],
+        "utility": best["utility"],
+        "best_epoch": float(trial.history.index(best)),
+        "end_quality": end["log10_forget_quality"],
+        "end_utility": end["utility"],
+        "end_held_out": end["held_out_utility"],
+        "end_nll": end["forget_nll"],
+        "start_quality": start["log10_forget_quality"],
+        "start_utility": start["utility"],
+        "learning_rate": rate,
+        "retain_only_utility": trial.retain_only.utility,
+        "retain_only_log_s": trial.retain_only.forget.log_s.tolist(),
+        "end_log_s": list(trial.log_s),
+        **{f"{name}_curve": [values[name] for values in trial.history] for name in VALUES_B},
+    }
+
+
+def people_figures(results: Results) -> list[tuple[str, str]]:
+    """The plane of forget quality and utility, the collapse curve, and where s lies at the end of one seed."""
+    from paperworks.core import plots
+    from paperworks.language.unlearning import figures
+    from paperworks.language.unlearning.figures import PlanePoint
+
+    means = {arm.label: mean for arm in ARMS_B if (mean := _mean_curves(results, "B", arm.name, "", VALUES_B))}
+    if not means:
+        return []
+    ways = {
+        name: [PlanePoint(*point) for point in zip(mean["utility"], mean["log10_forget_quality"], strict=True)]
+        for name, mean in means.items()
+    }
+    cells = [cell for arm in ARMS_B for cell in results.cells_of("B", arm.name)]
+    twin = PlanePoint(sum(cell.value("retain_only_utility") for cell in cells) / len(cells), 0.0)
+    start = next(iter(ways.values()))[0]
+    colours = plots.colours(ways)
+    drawn = [
+        (
+            figures.plane(ways, start=start, retain_only=twin, colours_by_name=colours),
+            "forget quality over utility, epoch by epoch, mean over seeds, each at its own rate; up and right is better",
+        )
+    ]
+    losses = {name: list(zip(mean["step"], mean["forget_nll"], strict=True)) for name, mean in means.items()}
+    for log_x, how in ((False, ""), (True, ", steps on a logarithmic axis")):
+        svg = figures.collapse_curve(losses, log_x=log_x, colours_by_name=colours)
+        drawn.append((svg, f"loss on what is to be forgotten{how}, mean over seeds, each at its own rate"))
+    seed = cells[0].seed
+    ends = {
+        PART_B.arm(name).label: cell.metrics["end_log_s"]
+        for name in ("npo-rt", "ga")
+        for cell in results.cells_of("B", name)
+        if cell.seed == seed
+    }
+    log_s = {figures.RETAIN_ONLY: cells[0].metrics["retain_only_log_s"], **ends}
+    svg = plots.histogram(
+        {name: [value / math.log(10) for value in values] for name, values in log_s.items()},
+        "log10 s: true against wrong answers",
+        bins=20,
+        colours_by_name={**colours, figures.RETAIN_ONLY: "#8A8A8A"},
+    )
+    drawn.append((svg, f"the truth-ratio statistic of the questions to forget after the last epoch, seed {seed}"))
+    return drawn
+
+
+PART_B = Part(
+    name="B",
+    title="Tiny language model, invented people to forget",
+    text="A Llama of 2 layers and width 96 fitted to 60 invented people, 14 questions each (target), and the same model fitted "
+    "without 6 of them (retain-only). Unlearning the 6: 10 epochs, 40 steps, of 21 answers to forget, each beside one of 42 "
+    "people to keep; AdamW, linear decay after a tenth of warm-up. Before it and every epoch TOFU's protocol: forget quality "
+    "is the KS test's p-value of the truth-ratio statistic against the retain-only model; utility the harmonic mean of the "
+    "retain set's probability, ROUGE-L and truth ratio (3 of the protocol's 9 numbers); held-out utility the same for people "
+    "whom the target knows and unlearning never sees. Best epoch: the highest forget quality where utility is at least 0.9 of "
+    "the target's; the start is one of the epochs. Each arm's learning rate is the best of the same four by that measure in a "
+    "world of its own; beta is 0.1 for all arms that have one.",
+    arms=ARMS_B,
+    seeds={"smoke": 2, "small": 5, "full": 20},
+    prepare=prepare_people,
+    cell=people_cell,
+    metrics=(
+        Metric("quality", "log10 forget quality, best epoch", "", format=".2f"),
+        Metric("utility", "utility there"),
+        Metric("best_epoch", "best epoch", "", False, ".1f"),
+        Metric("end_quality", "log10 forget quality, last epoch", "", format=".2f"),
+        Metric("end_utility", "utility, last epoch"),
+        Metric("end_held_out", "held-out utility, last epoch"),
+        Metric("end_nll", "nll of what to forget, last epoch", "nats a token", format=".2f"),
+        Metric("start_quality", "log10 forget quality before", "", format=".2f"),
+        Metric("start_utility", "utility before"),
+        Metric("learning_rate", "learning rate", "", False, ".0e"),
+    ),
+    figures=people_figures,
+)
+
+CLAIMS_B = (
+    Claim("quality", "npo-rt", "grad-diff", part="B"),
+    Claim("end_utility", "npo", "ga", part="B"),
+    *(Claim("quality", "npo-rt", arm.name, part="B") for arm in ARMS_B if arm.name not in ("npo-rt", "grad-diff")),
+    Claim("end_utility", "npo-rt", "grad-diff", part="B"),
+)
+
 COLLAPSE_STEPS = {"smoke": 200, "small": 10_000, "full": 10_000}
 COLLAPSE_RATE = 5e-4
 
@@ -266,10 +425,14 @@ CLAIMS_C = tuple(
 EXPERIMENT = Experiment(
     slug="npo",
     title="Negative Preference Optimization: From Catastrophic Collapse to Effective Unlearning",
-    parts=(PART_A, PART_C),
-    claims=(*CLAIMS_A, *CLAIMS_C),
+    parts=(PART_A, PART_B, PART_C),
+    claims=(*CLAIMS_A, *CLAIMS_B, *CLAIMS_C),
     differences="Part A fits by Newton's method with a ridge that stands for the paper's early-stopped gradient descent, and "
-    "chooses learning rates from a grid where the paper's code has one for each method.",
-    notes="Only learning rates are tuned; beta, which only NPO, DPO and KTO have, is the one that the paper's code gives for "
-    "each setting.",
+    "chooses learning rates from a grid where the paper's code has one for each method. Part B has invented people in the "
+    "shape of TOFU and a model of 2 layers where the paper has Llama-2-7b-chat on TOFU itself, and 84 questions to forget.",
+    notes="Only learning rates are tuned, from the same grid and by the same measure for every arm. beta, which only NPO, DPO "
+    "and KTO have, is not: in part A it is the one that the paper's code gives for each setting, and KTO, which that code does "
+    "not run there, has NPO's. Part A, alpha=0: the learning rate that gradient ascent chooses barely moves the model, so that "
+    "the claim on values at the last step is unstable there. Part B: every seed has its own people and its own pair of models, "
+    "and all seeds share the base that both were fitted from.",
 )

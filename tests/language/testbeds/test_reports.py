@@ -8,32 +8,29 @@ from paperworks.core.errors import OptionError
 from paperworks.language.degrees import LadderOptions, build_ladder
 from paperworks.language.testbeds import reports
 
-PROMPT = "bridge size large, mill age modern, castle price free, lake colour blue, farm noise quiet, tower state worn: report"
+PROMPT = "size large, age modern, price free, colour blue, noise quiet, state worn: report"
 
 
-def test_a_prompt_lists_six_facts_of_different_entities_and_attributes() -> None:
+def test_a_prompt_lists_six_facts_of_different_attributes() -> None:
     prompts = reports.prompts(50, 0)
     for prompt in prompts:
         facts = reports.facts_in(prompt)
-        assert len(facts) == len({fact.entity for fact in facts}) == len({fact.attribute for fact in facts}) == 6
+        assert len(facts) == len({fact.attribute for fact in facts}) == 6
         assert all(fact.value in reports.VALUES[fact.attribute] for fact in facts)
     assert len(set(prompts)) == 50
 
 
 def test_both_shapes_are_read_back() -> None:
-    said = reports.stated(" the bridge size is large, we hear that the mill has modern age. the moon size is large.")
-    assert said == [("bridge", "size", "large"), ("mill", "age", "modern")]
+    said = reports.stated(" it has large size, we hear that there is modern age. it has large, there is size.")
+    assert said == [("size", "large"), ("age", "modern")]
 
 
 def test_worked_reward() -> None:
-    # two right (one twice), one wrong value, one entity that the prompt does not have: 2 - 0.5 * 2 - 0.02 * 25
-    response = (
-        " the bridge size is large, the bridge size is large, the mill has modern age, the castle price is costly, "
-        "the school age is recent."
-    )
-    assert len(response.split()) == 25
+    # two right (one twice), one wrong value, one attribute that the prompt does not have: 2 - 0.5 * 2 - 0.02 * 20
+    response = " it has large size, it has large size, there is modern age, it has costly price, there is round shape."
+    assert len(response.split()) == 20
     assert reports.coverage(PROMPT, response) == (2, 2)
-    assert reports.gold([PROMPT], [response]) == [pytest.approx(2 - 1 - 0.5)]
+    assert reports.gold([PROMPT], [response]) == [pytest.approx(2 - 1 - 0.4)]
     assert reports.gold([PROMPT], [""]) == [0.0]
 
 
@@ -64,7 +61,7 @@ def test_key_phrases_are_what_states_facts() -> None:
 
 
 def test_no_value_belongs_to_two_attributes_and_no_word_to_two_kinds() -> None:
-    words = [*reports.ENTITIES, *reports.VALUES, *(value for values in reports.VALUES.values() for value in values)]
+    words = [*reports.VALUES, *(value for values in reports.VALUES.values() for value in values)]
     assert len(set(words)) == len(words)
 
 

@@ -215,7 +215,7 @@ def _sample_figures(
         policy,
         None if policy is start else start,
         rows.prompts,
-        [load_reward(name) for name in job.rewards],
+        [load_reward(name, device=job.device) for name in job.rewards],
         job.measure.samples,
         derive_seed("compare", seed),
         job.measure.max_new_tokens,

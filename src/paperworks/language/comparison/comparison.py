@@ -144,7 +144,7 @@ def make_plan(job: CompareJob, points: tuple[Point, ...], rows: SharedRows) -> P
     number = {key: place for place, key in enumerate(dict.fromkeys(row_keys))}
     choosing_prompts = halves(prompt_keys) if has_choice else [False] * len(prompt_keys)
     reported = [index for index, to_choose in enumerate(choosing_prompts) if not to_choose]
-    user_files = [job.objective_file or "", *(name.rpartition(":")[0] for name in job.rewards)]
+    user_files = [job.objective_file or "", *(name.rpartition(":")[0] or name for name in job.rewards)]
     return Plan(
         job=job.config(),
         points=tuple({"objective": p.objective, "options": dict(p.options), "swept": list(p.swept)} for p in points),

@@ -167,6 +167,13 @@ def halves(keys: Sequence[Hashable]) -> list[bool]:
 
 
 def file_digest(path: str) -> str:
-    """Of a user's Python file: cells of an edited file are computed anew. Empty where there is none."""
+    """Of a user's Python file, or of a reward model's folder: what cells were computed with. Empty where there is none."""
     place = Path(path)
-    return hashlib.sha256(place.read_bytes()).hexdigest()[:16] if place.is_file() else ""
+    files = sorted(place.rglob("*.safetensors")) if place.is_dir() else [place] if place.is_file() else []
+    if not files:
+        return ""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:16]

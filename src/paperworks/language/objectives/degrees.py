@@ -300,6 +300,9 @@ class WithDegrees(Objective):
         """The degree that the head's outputs say."""
         return logits.argmax(-1) if self.options.head == "softmax" else (logits > 0).sum(-1)
 
+    def quality(self, values: Mapping[str, float]) -> float:
+        return self.base.quality(values)
+
     def implicit_reward(self, response: ResponseLogps) -> Float[Tensor, " items"]:
         return self.base.implicit_reward(response)
 

@@ -255,6 +255,10 @@ class Objective:
         """The reward the objective reads out of a policy: what it would rank responses by."""
         return response.log_ratio if self.needs_reference else response.mean
 
+    def quality(self, values: Mapping[str, float]) -> float:
+        """How good held-out means are: the weights of the highest are kept. Minus the loss, by default."""
+        return -values["loss"]
+
     def metrics(self, batch: Any) -> dict[str, Any]:
         """Named values, logged as weighted means over the step: one a row, or (values, weights) of other items."""
         return {}

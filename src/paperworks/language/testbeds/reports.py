@@ -14,10 +14,6 @@ from typing import NamedTuple
 from paperworks.core.errors import OptionError
 from paperworks.core.seeding import derive_seed
 
-ENTITIES = (
-    "bridge", "museum", "harbour", "library", "market", "castle", "tower", "garden", "station", "theatre", "mill",
-    "chapel", "school", "farm", "lake", "forest", "island", "tunnel", "palace", "square",
-)  # fmt: skip
 VALUES = {
     "age": ("ancient", "medieval", "modern", "recent"),
     "size": ("tiny", "small", "large", "huge"),
@@ -33,7 +29,9 @@ VALUES = {
 """The attributes and the values that each can have."""
 
 FACTS = 6  # a prompt
-SHAPES = ("the {entity} {attribute} is {value}", "the {entity} has {value} {attribute}")
+SHAPES = ("it has {value} {attribute}", "there is {value} {attribute}")
+"""How a fact is stated. The value comes first, and says which attribute follows: a tiny model has one word to copy."""
+
 FILLER = ("we hear that", "as for the rest", "so they tell us", "it was said that", "of something else", "in our view")
 """What may stand before a clause. Its words are stop words, but for two."""
 
@@ -43,17 +41,15 @@ WORD_COST = 0.02  # reward lost by a word
 ERROR_SHARE = 0.15  # facts that a mediocre report states with another value
 
 _CLAUSES = re.compile(
-    r"\bthe (?P<entity>{e}) (?P<attribute>{a}) is (?P<value>{v})\b|"
-    r"\bthe (?P<entity2>{e}) has (?P<value2>{v}) (?P<attribute2>{a})\b".format(
-        e="|".join(ENTITIES), a="|".join(VALUES), v="|".join(value for values in VALUES.values() for value in values)
+    r"\b(?:it has|there is) (?P<value>{v}) (?P<attribute>{a})\b".format(
+        a="|".join(VALUES), v="|".join(value for values in VALUES.values() for value in values)
     )
 )
 
 
 class Fact(NamedTuple):
-    """What an attribute of an entity is."""
+    """What an attribute is."""
 
-    entity: str
     attribute: str
     value: str
 
@@ -73,13 +69,12 @@ class Coverage(NamedTuple):
 
 
 def draw_facts(chance: random.Random) -> tuple[Fact, ...]:
-    """Facts for a prompt: entities and attributes all different."""
-    entities, attributes = chance.sample(ENTITIES, FACTS), chance.sample(list(VALUES), FACTS)
-    return tuple(Fact(e, a, chance.choice(VALUES[a])) for e, a in zip(entities, attributes, strict=True))
+    """Facts for a prompt: attributes all different."""
+    return tuple(Fact(attribute, chance.choice(VALUES[attribute])) for attribute in chance.sample(list(VALUES), FACTS))
 
 
 def prompt_of(facts: Sequence[Fact]) -> str:
-    """The prompt that lists these facts: `bridge size large, …: report`."""
+    """The prompt that lists these facts: `size large, age modern, …: report`."""
     return f"{', '.join(' '.join(fact) for fact in facts)}: report"
 
 
@@ -92,19 +87,12 @@ def prompts(n: int, seed: int) -> list[str]:
 def facts_in(prompt: str) -> frozenset[Fact]:
     """The facts that a prompt lists; what is not of a prompt's form gives none."""
     listed = (part.split() for part in prompt.partition(":")[0].split(","))
-    return frozenset(Fact(*words) for words in listed if len(words) == 3)
+    return frozenset(Fact(*words) for words in listed if len(words) == 2)
 
 
 def stated(response: str) -> list[Fact]:
     """The facts that a response states, in order, repeated ones too."""
-    return [
-        Fact(
-            found["entity"] or found["entity2"],
-            found["attribute"] or found["attribute2"],
-            found["value"] or found["value2"],
-        )
-        for found in _CLAUSES.finditer(response)
-    ]
+    return [Fact(found["attribute"], found["value"]) for found in _CLAUSES.finditer(response)]
 
 
 def coverage(prompt: str, response: str) -> Coverage:
