@@ -151,7 +151,7 @@ def test_scored_answers_show_the_value_and_keep_own_answers_apart(tmp_path: Path
         "positive_share": 0.25, "advantage_percentiles": {"5": -0.5, "95": 0.75},
     }  # fmt: skip
     line = {"loss": 1.0, "logp": -3.0, "reward": 0.3, "advantage": 0.1, "ratio": 1.0, "clipped": 0.0}
-    history = [{"step": n, **line, "reward": 0.8, "tokens": 7.0, "unfinished": 0.0} for n in (0, 2)]
+    history = [{"step": n, **line, "validation_reward": 0.8, "tokens": 7.0, "unfinished": 0.0} for n in (0, 2)]
     run = folder(
         tmp_path, config={"validation": {"reward": "sentiment"}}, steps=line, preparation=preparation,
         history=history, held_out=history[1], held_out_values={"reward": [0.3]},

@@ -12,23 +12,16 @@ collapse curve: how far the weights move at one learning rate.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from paperworks.experiment.definition import Arm, Budget, Claim, Experiment, Metric, Part, Workspace
 from paperworks.experiment.results import Results
-from paperworks.language.objectives.npo import NPO, NPOKL, NPORetain
-from paperworks.language.objectives.unlearning import (
-    GradientAscent,
-    GradientAscentKL,
-    GradientDifference,
-    UnlearningObjective,
-)
-from paperworks.language.objectives.unlearning_alternatives import IDK, DPOIDKRetain, KTOIDKRetain
-from paperworks.language.testbeds import fact_models, forget_logistic, unlearning_trial
+from paperworks.language.objectives import registry
+from paperworks.language.objectives.unlearning import UnlearningObjective
+from paperworks.language.testbeds import fact_models, forget_logistic, trial_figures, unlearning_trial
 from paperworks.language.testbeds.forget_logistic import Method, Trajectory
 from paperworks.language.testbeds.unlearning_trial import TrialSpec
 
@@ -200,20 +193,6 @@ TRIALS: Mapping[Budget, TrialSpec] = {
     "small": TrialSpec(),
     "full": TrialSpec(),
 }
-OBJECTIVES_B: Mapping[str, UnlearningObjective] = {
-    objective.name: objective
-    for objective in (
-        NPORetain(),
-        NPOKL(),
-        NPO(),
-        GradientAscent(),
-        GradientDifference(),
-        GradientAscentKL(),
-        IDK(),
-        DPOIDKRetain(),
-        KTOIDKRetain(),
-    )
-}
 ARMS_B = (
     Arm("npo-rt", "NPO + retain"),
     Arm("npo-kl", "NPO + KL"),
@@ -225,85 +204,30 @@ ARMS_B = (
     Arm("dpo-idk-rt", "DPO to I don't know + retain", "baseline"),
     Arm("kto-idk-rt", "KTO + retain", "baseline"),
 )
-VALUES_B = ("step", "utility", "log10_forget_quality", "forget_nll", "held_out_utility")  # kept of every evaluation
 
 
 def prepare_people(seed: int, budget: Budget, workspace: Workspace) -> None:
     """Part B, once a seed: a world, the model fitted to it, and the retain-only one with its log."""
     torch.set_num_threads(1)
     spec = TRIALS[budget]
-    for each in (seed, spec.tuning_seed) if seed == 0 else (seed,):
+    for each in (seed, spec.tuning_seed) if seed == 0 and spec.has_choice else (seed,):
         unlearning_trial.prepare(workspace.folder, each, spec)
 
 
 def people_cell(arm: Arm, setting: str, seed: int, budget: Budget, workspace: Workspace) -> dict[str, Any]:
     """Part B: choose the arm's learning rate in a world of its own, unlearn with it, read the way and its end."""
     torch.set_num_threads(1)
-    objective, spec = OBJECTIVES_B[arm.name], TRIALS[budget]
-    rate = unlearning_trial.tuned_rate(workspace.folder, arm.name, objective, spec)
+    objective, spec = cast(UnlearningObjective, registry.make(arm.name)), TRIALS[budget]
+    rate = unlearning_trial.tuned_rate(workspace.folder, objective, spec)
     trial = unlearning_trial.unlearn(workspace.folder, objective, rate, seed, spec)
-    start, best, end = trial.start, trial.best, trial.end
-    return {
-        "quality": best["log10_forget_quality"],
-        "utility": best["utility"],
-        "best_epoch": float(trial.history.index(best)),
-        "end_quality": end["log10_forget_quality"],
-        "end_utility": end["utility"],
-        "end_held_out": end["held_out_utility"],
-        "end_nll": end["forget_nll"],
-        "start_quality": start["log10_forget_quality"],
-        "start_utility": start["utility"],
-        "learning_rate": rate,
-        "retain_only_utility": trial.retain_only.utility,
-        "retain_only_log_s": trial.retain_only.forget.log_s.tolist(),
-        "end_log_s": list(trial.log_s),
-        **{f"{name}_curve": [values[name] for values in trial.history] for name in VALUES_B},
-    }
+    return {"learning_rate": rate, **trial.as_dict()}
 
 
 def people_figures(results: Results) -> list[tuple[str, str]]:
     """The plane of forget quality and utility, the collapse curve, and where s lies at the end of one seed."""
-    from paperworks.core import plots
-    from paperworks.language.unlearning import figures
-    from paperworks.language.unlearning.figures import PlanePoint
-
-    means = {arm.label: mean for arm in ARMS_B if (mean := _mean_curves(results, "B", arm.name, "", VALUES_B))}
-    if not means:
-        return []
-    ways = {
-        name: [PlanePoint(*point) for point in zip(mean["utility"], mean["log10_forget_quality"], strict=True)]
-        for name, mean in means.items()
-    }
-    cells = [cell for arm in ARMS_B for cell in results.cells_of("B", arm.name)]
-    twin = PlanePoint(sum(cell.value("retain_only_utility") for cell in cells) / len(cells), 0.0)
-    start = next(iter(ways.values()))[0]
-    colours = plots.colours(ways)
-    drawn = [
-        (
-            figures.plane(ways, start=start, retain_only=twin, colours_by_name=colours),
-            "forget quality over utility, epoch by epoch, mean over seeds, each at its own rate; up and right is better",
-        )
-    ]
-    losses = {name: list(zip(mean["step"], mean["forget_nll"], strict=True)) for name, mean in means.items()}
-    for log_x, how in ((False, ""), (True, ", steps on a logarithmic axis")):
-        svg = figures.collapse_curve(losses, log_x=log_x, colours_by_name=colours)
-        drawn.append((svg, f"loss on what is to be forgotten{how}, mean over seeds, each at its own rate"))
-    seed = cells[0].seed
-    ends = {
-        PART_B.arm(name).label: cell.metrics["end_log_s"]
-        for name in ("npo-rt", "ga")
-        for cell in results.cells_of("B", name)
-        if cell.seed == seed
-    }
-    log_s = {figures.RETAIN_ONLY: cells[0].metrics["retain_only_log_s"], **ends}
-    svg = plots.histogram(
-        {name: [value / math.log(10) for value in values] for name, values in log_s.items()},
-        "log10 s: true against wrong answers",
-        bins=20,
-        colours_by_name={**colours, figures.RETAIN_ONLY: "#8A8A8A"},
-    )
-    drawn.append((svg, f"the truth-ratio statistic of the questions to forget after the last epoch, seed {seed}"))
-    return drawn
+    trials = {arm.label: [cell.metrics for cell in results.cells_of("B", arm.name)] for arm in ARMS_B}
+    shown = [arm.label for arm in ARMS_B if arm.name in ("npo-rt", "ga")]
+    return trial_figures.draw({name: found for name, found in trials.items() if found}, histograms=shown)
 
 
 PART_B = Part(

@@ -7,9 +7,11 @@ learning rate make the rest. Everything goes through the parts that users use: `
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from paperworks.core.files import file_lock, read_json, write_json_atomic
 from paperworks.core.options import to_mapping
@@ -27,6 +29,7 @@ from paperworks.language.unlearning.protocol import UnlearningOptions, Unlearnin
 
 UTILITY_FLOOR = 0.9  # of the start's: below it an epoch does not count
 
+CURVES = ("step", "utility", "log10_forget_quality", "forget_nll", "held_out_utility")
 Values = Mapping[str, float]  # numbers of one evaluation: `step`, and those of `UnlearningReport.values`
 
 
@@ -34,7 +37,7 @@ Values = Mapping[str, float]  # numbers of one evaluation: `step`, and those of 
 class TrialSpec:
     """Sizes of a trial, the same for every objective."""
 
-    models: FactSpec = FactSpec()
+    models: FactSpec = field(default_factory=FactSpec)
     epochs: int = 10
     batch_size: int = 21  # rows to forget a step, each with one to keep
     retain_every: int = 9  # every so many-th question is measured; prime to the 14 of a person, so that all kinds are
@@ -45,9 +48,14 @@ class TrialSpec:
     tuning_seed: int = 1_000_000  # the world that only chooses learning rates
 
     @property
+    def has_choice(self) -> bool:
+        """Whether there is anything to tune."""
+        return len(self.rates) > 1
+
+    @property
     def key(self) -> str:
         """Names the spec in file names."""
-        return hashlib.sha256(repr(to_mapping(self)).encode()).hexdigest()[:10]
+        return _digest(to_mapping(self))
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,25 @@ class Trial:
         floor = UTILITY_FLOOR * self.start["utility"]
         allowed = [values for values in self.history if values["utility"] >= floor]
         return max(allowed, key=lambda values: values["log10_forget_quality"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The trial as JSON values: numbers of its best and last epochs, and a `NAME_curve` of each of `CURVES`."""
+        start, best, end = self.start, self.best, self.end
+        return {
+            "quality": best["log10_forget_quality"],
+            "utility": best["utility"],
+            "best_epoch": float(self.history.index(best)),
+            "end_quality": end["log10_forget_quality"],
+            "end_utility": end["utility"],
+            "end_held_out": end["held_out_utility"],
+            "end_nll": end["forget_nll"],
+            "start_quality": start["log10_forget_quality"],
+            "start_utility": start["utility"],
+            "retain_only_utility": self.retain_only.utility,
+            "retain_only_log_s": self.retain_only.forget.log_s.tolist(),
+            "end_log_s": list(self.log_s),
+            **{f"{name}_curve": [values[name] for values in self.history] for name in CURVES},
+        }
 
 
 def prepare(folder: Path, seed: int, spec: TrialSpec) -> tuple[FactModels, UnlearningLog]:
@@ -104,6 +131,7 @@ def unlearn(
         learning_rate=rate,
         schedule="linear",
         weight_decay=0.01,
+        eval_every=math.ceil(len(world.forget) / spec.batch_size),
         select="last",
         seed=seed,
     )
@@ -113,12 +141,14 @@ def unlearn(
     return Trial(found.history, last.forget.log_s.tolist(), log.report(log))
 
 
-def tuned_rate(folder: Path, name: str, objective: UnlearningObjective, spec: TrialSpec) -> float:
+def tuned_rate(folder: Path, objective: UnlearningObjective, spec: TrialSpec) -> float:
     """The learning rate with the best epoch (see `Trial.best`) in the tuning world; the lowest of equals.
 
-    Found once a name and spec, by whoever asks first, and kept in `folder`.
+    Found once for an objective and spec, by whoever asks first, and kept in `folder`. A single rate is not tried.
     """
-    place = folder / f"rate-{name}-{spec.key}.json"
+    if not spec.has_choice:
+        return spec.rates[0]
+    place = folder / f"rate-{objective.name}-{_digest([to_mapping(spec), to_mapping(objective)])}.json"
     with file_lock(place.with_suffix(".lock")):
         if not place.is_file():
             quality = [
@@ -171,3 +201,7 @@ def _measure(
 def _with_retain(report: UnlearningReport, items: slice) -> UnlearningReport:
     retain = report.sets["retain"]
     return replace(report, sets={**report.sets, "retain": replace(retain, items=retain.items[items])})
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:10]
