@@ -146,10 +146,11 @@ def test_generate_picks_the_best_by_it(trained: Path, small_model: Path, rows: A
     words = ("--model", small_model, "--prompt", prompt, "--best-of", 4, "--max-new-tokens", 5, "--seed", 3)
     found = command("generate", *words, "--reward", trained, "--json", "--quiet")
     assert found.code == 0, found.err
-    (line,) = [json.loads(each) for each in found.out.splitlines() if each.startswith("{")]
-    (sample,) = line["samples"]
-    (wanted,) = scores(trained / "model", [prompt], [sample["text"]])
-    assert next(iter(sample["rewards"].values())) == pytest.approx(wanted, abs=1e-3)
+    (answered,) = json.loads(found.out)
+    rewards = [response["reward"] for response in answered["responses"]]
+    assert rewards == sorted(rewards, reverse=True) and len(set(rewards)) == 4
+    texts = [response["text"] for response in answered["responses"]]
+    assert rewards == pytest.approx(scores(trained / "model", [prompt] * 4, texts), abs=1e-3)
 
 
 def test_evaluate_reports_it_of_samples(
@@ -191,8 +192,9 @@ def test_a_language_model_is_no_reward(small_model: Path, command: Any) -> None:
 
 
 def test_a_reward_model_is_no_policy(trained: Path, train: Any, tmp_path: Path) -> None:
-    line = train("dpo", model=trained / "model").refused()
-    assert str(trained / "model") in line
+    for model in (trained / "model", trained):
+        line = train("dpo", model=model).refused()
+        assert f"{model} is a reward model" in line and "name a language model" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -84,7 +84,9 @@ def test_it_leaves_a_run_with_the_value_and_the_share_of_rows_kept(
         assert (out / name).stat().st_size > 0, name
     found = results(out)
     settled = found["preparation"]
-    assert settled["rows"] == 30 - 4 - settled["value"]["prompts"]  # rows that the value is fitted on are not trained on
+    assert (
+        settled["rows"] == 30 - 4 - settled["value"]["prompts"]
+    )  # rows that the value is fitted on are not trained on
     assert found["training_rows"] == settled["kept"] <= settled["rows"]
     assert settled["positive_share"] == pytest.approx(settled["kept"] / settled["rows"])
     assert settled["advantage_percentiles"]["5"] <= settled["advantage_percentiles"]["95"]
@@ -172,7 +174,9 @@ def test_adapters_resume_to_the_same_end(
         assert found[name] == wanted[name], name
     for name in ("model/adapter_model.safetensors", "value_head/value_head.safetensors"):
         one, two = (load_file(tmp_path / out / name) for out in ("whole", "out"))
-        assert {key: value.tolist() for key, value in one.items()} == {key: value.tolist() for key, value in two.items()}
+        assert {key: value.tolist() for key, value in one.items()} == {
+            key: value.tolist() for key, value in two.items()
+        }
 
 
 def test_its_configuration_repeats_it(learn: Any, command: Any, reward: str, tmp_path: Path) -> None:
@@ -228,7 +232,9 @@ def test_missing_rewards_are_named(refuse: Any, reward: str, answers: Any, tmp_p
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "good", True, None])
-def test_a_reward_that_is_no_number_is_named(value: Any, refuse: Any, reward: str, answers: Any, tmp_path: Path) -> None:
+def test_a_reward_that_is_no_number_is_named(
+    value: Any, refuse: Any, reward: str, answers: Any, tmp_path: Path
+) -> None:
     line = refuse("a-lol", "--reward", reward, data=write(tmp_path / "odd.jsonl", changed(answers, 4, reward=value)))
     assert "odd.jsonl:5: field 'reward'" in line
 
@@ -242,7 +248,9 @@ def test_constant_rewards_teach_nothing(objective: str, refuse: Any, reward: str
 
 def test_rewards_out_of_range_say_how_to_give_it(refuse: Any, reward: str, answers: Any, tmp_path: Path) -> None:
     rows = write(tmp_path / "far.jsonl", changed(answers, None, reward=70))
-    line = refuse("a-lol", "--reward", reward, data=write(rows, changed(changed(answers, None, reward=70), 3, reward=71)))
+    line = refuse(
+        "a-lol", "--reward", reward, data=write(rows, changed(changed(answers, None, reward=70), 3, reward=71))
+    )
     assert "far.jsonl:" in line and "out of range: expected 0 to 1" in line and "--reward-range LOW,HIGH" in line
 
 

@@ -235,9 +235,7 @@ class Processes:
 
 
 @pytest.mark.parametrize("share", ["every other row", "all or none"])
-def test_processes_are_one_even_where_one_has_no_rows(
-    policy: Policy, case: Case, wanted: Numbers, share: str
-) -> None:
+def test_processes_are_one_even_where_one_has_no_rows(policy: Policy, case: Case, wanted: Numbers, share: str) -> None:
     mine = {"every other row": [case.rows[::2], case.rows[1::2]], "all or none": [case.rows, []]}[share]
     processes = Processes(2)
     found = processes.run(lambda process, summed: step(policy, case, 3, rows=mine[process], over_processes=summed))

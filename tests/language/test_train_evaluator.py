@@ -172,9 +172,7 @@ def test_resuming_a_run_that_was_stopped_ends_at_once_alike(
 ) -> None:
     options = dataclasses.replace(FAST, select=select)
     policy, again = fresh(tokenizer), fresh(tokenizer)
-    ended = train(
-        policy, DPO(), pairs, options, evaluator=Scripted([0.0, 1.0] + [0.0] * 3, stop_at=3), folder=tmp_path
-    )
+    ended = train(policy, DPO(), pairs, options, evaluator=Scripted([0.0, 1.0] + [0.0] * 3, stop_at=3), folder=tmp_path)
     evaluator, steps = Scripted([0.0, 1.0] + [0.0] * 3, stop_at=3), []
     resumed = train(
         again,
@@ -213,7 +211,11 @@ def test_a_resumed_run_with_an_evaluator_is_the_uninterrupted_one(
     def start(folder: str, **more: Any) -> tuple[Policy, Scripted, TrainResult]:
         policy = fresh(tokenizer).with_lora(LoraOptions(rank=2, dropout=0.3))
         evaluator = Scripted([0.0, 0.5, 1.0, 0.2, 0.7], stop_at)
-        return policy, evaluator, train(policy, DPO(), pairs, FAST, evaluator=evaluator, folder=tmp_path / folder, **more)
+        return (
+            policy,
+            evaluator,
+            train(policy, DPO(), pairs, FAST, evaluator=evaluator, folder=tmp_path / folder, **more),
+        )
 
     whole, _, complete = start("whole")
     with pytest.raises(Killed):
@@ -241,9 +243,7 @@ def test_an_evaluator_that_remembers_the_start_is_told_it_again(tokenizer: Any, 
             return super().stop(history)
 
     with pytest.raises(Killed):
-        train(
-            fresh(tokenizer), DPO(), pairs, FAST, evaluator=FromStart([]), folder=tmp_path, on_step=killed_after(2)
-        )
+        train(fresh(tokenizer), DPO(), pairs, FAST, evaluator=FromStart([]), folder=tmp_path, on_step=killed_after(2))
     resumed = train(fresh(tokenizer), DPO(), pairs, FAST, evaluator=FromStart([]), folder=tmp_path, resume=True)
     assert resumed.steps == 4
 

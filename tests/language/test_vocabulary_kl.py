@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedTokenizerFast
 
 from paperworks.core.errors import ModelError
 from paperworks.language.data import Dataset, Demonstration
@@ -34,7 +33,9 @@ def plain_kl(hidden: Tensor, head: VocabularyHead, fixed: Tensor, fixed_head: Vo
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 1000], ids="{} tokens a chunk".format)
 @pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("trains", [(), ("hidden",), ("weight",), ("bias",), ("hidden", "weight", "bias")], ids="+".join)
+@pytest.mark.parametrize(
+    "trains", [(), ("hidden",), ("weight",), ("bias",), ("hidden", "weight", "bias")], ids="+".join
+)
 def test_value_and_gradients_are_those_of_log_softmax(trains: tuple[str, ...], with_bias: bool, chunk: int) -> None:
     hidden = drawn(TOKENS, WIDTH, seed=0).requires_grad_("hidden" in trains)
     weight = drawn(VOCABULARY, WIDTH, seed=1).requires_grad_("weight" in trains)

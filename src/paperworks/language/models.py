@@ -13,7 +13,7 @@ import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,12 +49,21 @@ def load(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[Any, PreTrai
         return _load_adapter(location, name, dtype)
     try:
         config = AutoConfig.from_pretrained(location)
+        _refuse_classifier(name, config.architectures or ())
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model = auto.from_pretrained(location, dtype=dtype, use_safetensors=True).eval()
         tokenizer = AutoTokenizer.from_pretrained(location)
+    except ModelError:
+        raise
     except Exception as error:  # transformers, safetensors, json and hub clients each raise their own
         raise ModelError(_why_not(name, location, error)) from error
     return model, cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def _refuse_classifier(name: str, architectures: Sequence[str]) -> None:
+    """transformers would load it all the same, its head left out and a vocabulary matrix drawn at random if need be."""
+    if any(each.endswith("ForSequenceClassification") for each in architectures):
+        raise ModelError(f"{name} is a reward model ({architectures[0]}), which cannot write; name a language model")
 
 
 def resolve(name: str) -> str:
@@ -86,11 +95,14 @@ def _load_adapter(location: str, name: str, dtype: torch.dtype) -> tuple[Any, Pr
     from peft import PeftModel
 
     try:
-        base_name = json.loads(Path(location, "adapter_config.json").read_text())["base_model_name_or_path"]
+        config = json.loads(Path(location, "adapter_config.json").read_text())
+        base_name = config["base_model_name_or_path"]
     except (ValueError, KeyError, OSError) as error:
         raise ModelError(
             f"the adapter in {location} is damaged: adapter_config.json cannot be read ({error})"
         ) from error
+    if config.get("task_type") == "SEQ_CLS":
+        _refuse_classifier(name, ["an adapter ForSequenceClassification"])
     base, tokenizer = load(base_name, dtype=dtype)
     try:
         with quiet_peft():

@@ -67,7 +67,7 @@ class _Run:
     @property
     def of_rows(self) -> tuple[str, ...]:
         """Measures that the rows bring with them: no training changes those of the held-out ones."""
-        brings_reward = self.results["data"].get("schema") == "scored" and not self.is_validated
+        brings_reward = self.results["data"].get("schema") == "scored"
         is_fitted = any("squared_error" in line for line in self.steps[:1])  # the reward is then the model's
         return ("advantage", "reward") if brings_reward and not is_fitted else ("advantage",)
 

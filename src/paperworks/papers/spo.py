@@ -44,7 +44,7 @@ LABEL_SCALE = 2.0  # Bradley-Terry: utility a unit of reward
 MATCHED_KL = 1.0  # nats a response
 FIRST_HELD_OUT_SEED = 1_000_000  # of prompts and reports that nothing is trained on
 GOLD = CheckedReward("gold", reports.gold)
-TUNED, ABLATIONS = "tuned", "beta 0.1, gamma 0.1"
+TUNED, ABLATIONS = "tuned settings", "beta 0.1, gamma 0.1"
 
 BETAS, GAMMAS = (0.05, 0.1, 0.3), (0.01, 0.1, 1.0)
 CROSS = tuple((beta, 0.1) for beta in BETAS) + tuple((0.1, gamma) for gamma in GAMMAS if gamma != 0.1)
@@ -268,15 +268,15 @@ PART = Part(
     title="Tiny language model that writes reports",
     text="A prompt lists six facts, a report states some of them among filler; gold reward: facts covered - 0.5 * wrong facts "
     "- 0.02 * words. A Llama of 2 layers and width 64 fitted to mediocre reports; 1000 pairs sampled from it, labelled by "
-    "Bradley-Terry on 2 * reward; one epoch of 16 pairs a step, learning rate 5e-4. Tuned: five settings an arm, the best by "
-    "reward on 100 validation prompts; with SPO beta in 0.05, 0.1, 0.3 at gamma 0.1 and gamma in 0.01, 1 at beta 0.1, "
-    "without it beta in 0.03, 0.05, 0.1, 0.3, 1 (SimPO: 50 times that, margin 0.1 beta); head at learning rate 1e-2. All "
-    "figures are of 150 other prompts, two samples each. Reward at 1 nat: the best that the settings reach within that KL, linear between them. Degree "
+    "Bradley-Terry on 2 * reward; one epoch of 16 pairs a step, learning rate 5e-4, the head's 1e-2. Tuned: five settings an "
+    "arm, the best by reward on 100 validation prompts; with SPO beta in 0.05, 0.1, 0.3 at gamma 0.1 and gamma in 0.01, 1 at "
+    "beta 0.1, without it beta in 0.03, 0.05, 0.1, 0.3, 1 (SimPO: 50 times that, margin 0.1 beta). Figures are of 150 other "
+    "prompts, two samples each. Reward at 1 nat: the best that the settings reach within that KL, linear between them. Degree "
     "correlation: Spearman's, of log pi - log pi_start falling with facts removed, a mean over ladders of reports never "
     "trained on. Head accuracy and alignment loss: the last quarter of steps, on rows not seen before.",
     arms=ARMS,
     settings=(TUNED, ABLATIONS),
-    seeds={"smoke": 2, "small": 5, "full": 10},
+    seeds={"smoke": 1, "small": 5, "full": 10},
     prepare=prepare,
     cell=cell,
     metrics=(
@@ -289,7 +289,6 @@ PART = Part(
         Metric("alignment_loss", "alignment loss", higher_is_better=False),
         Metric("kl", "KL", "nats", False, ".1f"),
         Metric("tokens", "tokens", higher_is_better=False, format=".1f"),
-        Metric("steps", "steps", higher_is_better=False, format=".0f"),
     ),
     figures=figures,
 )
@@ -304,14 +303,14 @@ CLAIMS = (
     Claim("reward", "simpo-spo", "simpo", TUNED),
     Claim("degree_correlation", "simpo-spo", "simpo", TUNED),
     Claim(
-        "degree_accuracy", "dpo-spo", "dpo-spo-random", TUNED, text="key phrases are easier to grade than random words"
+        "degree_accuracy", "dpo-spo", "dpo-spo-random", TUNED, text="Key phrases are easier to grade than random words"
     ),
     Claim(
         "degree_accuracy",
         "dpo-spo",
         "dpo-spo-masked",
         TUNED,
-        text="degrees are easier to tell with lengths that give them away than with equal lengths",
+        text="Degrees are easier to tell with lengths that give them away than with equal lengths",
     ),
 )
 
