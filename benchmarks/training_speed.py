@@ -74,7 +74,7 @@ class Ours:
         )
         self.policy, self.cached = policy, cached
         self.loop = _Loop(
-            policy, DPO(beta=BETA), Dataset(tuple(rows)), options, None, None, False, None, None, None, False
+            policy, DPO(beta=BETA), Dataset(tuple(rows)), options, None, None, False, None, None, None, False, None
         )
         self.loop.plan.rows = lambda step: list(range(step * BATCH, (step + 1) * BATCH))  # type: ignore[method-assign]
 

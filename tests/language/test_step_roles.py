@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -436,7 +437,7 @@ def test_training_reads_a_role_that_is_only_compared_with(start: Policy, tokeniz
     options = TrainOptions(steps=3, batch_size=len(rows), learning_rate=1e-2, warmup=0.0)
     train(policy, objective, Dataset(tuple(rows)), options, on_step=on_step)
     assert at[0][0] == pytest.approx(0.0, abs=1e-5)
-    for (_, after), (before, _) in zip(at, at[1:], strict=False):  # a step's estimate is of the weights it began with
+    for (_, after), (before, _) in itertools.pairwise(at):  # a step's estimate is of the weights it began with
         assert before == pytest.approx(after, abs=1e-4) and abs(before) > 0.01
 
 

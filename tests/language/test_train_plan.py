@@ -85,7 +85,7 @@ def test_an_epoch_is_as_many_draws_as_there_are_rows() -> None:
     plan = Plan(10, TrainOptions(epochs=2, batch_size=4, seed=1), sampling=torch.ones(10))
     assert (plan.per_epoch, plan.steps) == (3, 6)
     assert [len(plan.rows(step)) for step in range(6)] == [4, 4, 2, 4, 4, 2]
-    first, second = (sum((plan.rows(step) for step in steps), []) for steps in (range(3), range(3, 6)))
+    first, second = taken(plan)[:10], taken(plan)[10:]
     assert first != second and len(set(first)) < 10
 
 

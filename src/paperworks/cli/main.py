@@ -37,7 +37,9 @@ VERBS: Mapping[str, Verb] = {
     "train": Verb("paperworks.cli.train_cmd", "train a model on your own data with an objective"),
     "compare": Verb("paperworks.cli.compare_cmd", "find out which objective works best on your data"),
     "generate": Verb("paperworks.cli.generate_cmd", "sample from a model, plain or best of n"),
-    "evaluate": Verb("paperworks.cli.evaluate_cmd", "measure a model: accuracy, KL, reward; unlearning; a reward model"),
+    "evaluate": Verb(
+        "paperworks.cli.evaluate_cmd", "measure a model: accuracy, KL, reward; unlearning; a reward model"
+    ),
     "select": Verb("paperworks.cli.select_cmd", "look at what can be made of your data: ladders of graded responses"),
     "runs": Verb("paperworks.cli.runs_cmd", "what was run here"),
     "report": Verb("paperworks.cli.report_cmd", "the report of a run"),
