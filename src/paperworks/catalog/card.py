@@ -63,6 +63,7 @@ class Card:
     data: str  # what a user's rows look like
     sourcing: Sourcing
     published: tuple[Published, ...]
+    uses: tuple[str, ...] = ()  # command lines that apply it, where those of its verbs are not the usual ones
 
     @property
     def usable(self) -> bool:
@@ -81,7 +82,7 @@ class Card:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Card:
         """The card that `as_dict` wrote, without checks (the index stores cards that were checked before)."""
-        lists = {name: tuple(values[name]) for name in ("verbs", "nouns", "keywords", "baselines")}
+        lists = {name: tuple(values[name]) for name in ("verbs", "nouns", "keywords", "baselines", "uses")}
         published = tuple(Published(**entry) for entry in values["published"])
         return cls(**{**values, **lists, "sourcing": Sourcing(**values["sourcing"]), "published": published})
 
@@ -135,6 +136,7 @@ def parse_card(text: str, *, file: str = "card") -> Card:
         data=table.text("data"),
         sourcing=_sourcing(table),
         published=_published(table),
+        uses=table.words("uses", may_be_empty=True) if "uses" in values else (),
     )
     if card.arxiv and card.year > 2000 + int(card.arxiv[:2]):
         raise DataError(f"{card.year} is after arXiv {card.arxiv} was first public", file=file, field="year")

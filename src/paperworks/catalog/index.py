@@ -23,7 +23,7 @@ from paperworks.catalog.evidence import PACKAGE, Evidence, Recorded, Verdict, re
 from paperworks.core.errors import DataError, OptionError, PaperworksError, RunError, did_you_mean
 
 CARDS_FOLDER = PACKAGE / "catalog" / "cards"
-INDEX_FORMAT = 1  # raise it when the tables below or the way they are filled change
+INDEX_FORMAT = 2  # raise it when the tables below or the way they are filled change
 
 # Columns of the full-text tables and their weights in bm25: a word in a paper's name says more than one in its text.
 WEIGHTS = {

@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
 
 def commands(card: Card) -> list[str]:
     """The command lines that apply a paper, one a verb that this version has."""
+    if card.uses:
+        return [f"paperworks run {card.slug}", *card.uses]
     data = "--data DATASET" if card.wing == "control" else "--model smollm2-135m --data FILE.jsonl"
     lines = {
         "run": f"paperworks run {card.slug}",
