@@ -133,7 +133,8 @@ def _index_row(card: Card, results: Path) -> list[str]:
 
 
 def _commands(card: Card) -> str:
-    lines = list(card.uses) or [USES[verb].format(slug=card.slug) for verb in card.verbs if verb in USES and card.wing == "language"]
+    usual = [USES[verb].format(slug=card.slug) for verb in card.verbs if verb in USES and card.wing == "language"]
+    lines = list(card.uses) or usual
     return "```sh\n" + "\n".join([*lines, f"paperworks run {card.slug}"]) + "\n```"
 
 
