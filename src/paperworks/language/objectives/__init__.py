@@ -6,6 +6,7 @@ from paperworks.language.objectives.ipo import IPO
 from paperworks.language.objectives.kto import KTO
 from paperworks.language.objectives.ln_dpo import LNDPO
 from paperworks.language.objectives.objective import (
+    ByToken,
     DemonstrationLogps,
     DemonstrationObjective,
     FeedbackLogps,
@@ -13,7 +14,11 @@ from paperworks.language.objectives.objective import (
     Objective,
     PairLogps,
     PairObjective,
+    Prepared,
     ResponseLogps,
+    ScoredLogps,
+    StepInputs,
+    UnlearningLogps,
 )
 from paperworks.language.objectives.orpo import ORPO
 from paperworks.language.objectives.rdpo import ConservativeDPO, RobustDPO, debiased, debiased_accuracy, smoothed
@@ -30,6 +35,7 @@ from paperworks.language.objectives.simpo import SimPO
 from paperworks.language.objectives.slic import HingeNorm, SLiC
 
 __all__ = [
+    "ByToken",
     "CPO",
     "DPO",
     "IPO",
@@ -47,11 +53,15 @@ __all__ = [
     "Objective",
     "PairLogps",
     "PairObjective",
+    "Prepared",
     "Registry",
     "ResponseLogps",
     "RobustDPO",
     "SLiC",
+    "ScoredLogps",
     "SimPO",
+    "StepInputs",
+    "UnlearningLogps",
     "debiased",
     "debiased_accuracy",
     "load_objective_file",
