@@ -9,19 +9,27 @@ from typing import Any
 
 from paperworks.cli.train_cmd import add_data_arguments, data_values
 from paperworks.core.errors import OptionError
-from paperworks.core.options import Parser, load_yaml
+from paperworks.core.options import Parser, add_dataclass_arguments, given_options, load_yaml
 
-HELP = "Measure a reward: accuracy and calibration on pairs, agreement with scores, how it goes with length."
+HELP = (
+    "Measure a reward: accuracy and calibration on pairs, agreement with scores, how it goes with length, and how far the "
+    "members of an ensemble agree."
+)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command's arguments."""
+    from paperworks.language.rewards import RewardOptions
+
     parser = Parser(prog="paperworks evaluate reward", description=HELP)
     group = parser.add_argument_group("reward")
     group.add_argument(
         "--reward",
+        nargs="+",
+        action="extend",
         metavar="R",
-        help="a reward model's folder or Hub id, sentiment, lexicon, length, or FILE.py:function",
+        help="a reward model's folder or Hub id, sentiment, lexicon, length, or FILE.py:function; several are the members of "
+        "an ensemble (--combine)",
     )
     group.add_argument("--device", help="auto, cpu, cuda, mps (default auto)")
     add_data_arguments(parser, held_out=False)
@@ -32,6 +40,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="X,…",
         help="factors on several rewards of a scored row, in their order (default 1 each)",
     )
+    add_dataclass_arguments(parser, RewardOptions, group="what is made of the rewards")
     run = parser.add_argument_group("run")
     run.add_argument("--out", metavar="DIR", help="keep the figures, every row and report.html in this run folder")
     run.add_argument("--overwrite", action="store_true", help="replace the run in --out")
@@ -43,10 +52,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def job_values(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration of a job: the command line's options over those of --config."""
+    from paperworks.language.rewards import RewardOptions
+
     values = load_yaml(args.config) if args.config else {}
-    for name in ("reward", "device", "schema", "reward_weights"):
+    for name in ("device", "schema", "reward_weights"):
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
+    if args.reward:
+        values["reward"], values["more_rewards"] = args.reward[0], args.reward[1:]
+    values["rewarding"] = {**(values.get("rewarding") or {}), **given_options(RewardOptions, args)}
     if "reward" not in values:
         raise OptionError("give the reward to measure: --reward FOLDER, a Hub id, a built-in name or FILE.py:function")
     source = values.get("data") or {}
@@ -80,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         return figure.label, mean, bounds, figure.unit, figure.of
 
     columns = ("measure", "value", "95% interval", "unit", "of")
-    table([cells(figure) for figure in found.figures], columns, f"{job.reward} on {job.data.path}", right=columns[1:3])
+    table([cells(figure) for figure in found.figures], columns, f"{' '.join((job.reward, *job.more_rewards))} on {job.data.path}", right=columns[1:3])
     for note in found.notes:
         print(f"note: {note}")
     if args.out:

@@ -24,6 +24,8 @@ _ESCAPES = {"\\n": "\n", "\\t": "\t", "\\r": "\r"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from paperworks.language.rewards.options import RewardOptions
+
     add_model_arguments(parser, lora=False)
     prompts = parser.add_argument_group("prompts")
     which = prompts.add_mutually_exclusive_group()
@@ -76,9 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     best.add_argument("--best-of", type=int, metavar="N", help="draw N responses, show the --n best by --reward")
     best.add_argument(
         "--reward",
+        nargs="+",
+        action="extend",
         metavar="R",
-        help="sentiment, lexicon, length, your own as FILE.py:function, or a reward model's folder or Hub id",
+        help="sentiment, lexicon, length, your own as FILE.py:function, or a reward model's folder or Hub id; several with"
+        " --combine",
     )
+    add_dataclass_arguments(parser, RewardOptions, group="what is made of the rewards")
     out = parser.add_argument_group("output")
     out.add_argument(
         "--out", metavar="FILE", help="write JSON lines: prompt, responses with text, logp, tokens, finished"
@@ -92,13 +98,12 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     from paperworks.core.progress import Progress
     from paperworks.language.policy import Policy
-    from paperworks.language.rewards import load_reward
     from paperworks.language.sampling import SamplingOptions, check_room, sample
 
     options = SamplingOptions(
         args.max_new_tokens, args.temperature, args.top_k, args.top_p, args.repetition_penalty, _stops(args.stop)
     )
-    reward = load_reward(args.reward) if args.reward else None
+    _refuse_reward_options(args)
     given, places = _prompts(args)
     policy = Policy.load(
         args.model,
@@ -106,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device or "auto",
         chat_template=args.chat_template,
     )
+    reward = _reward(args, policy)
     prompts = _laid_out(args, given, policy)
     for prompt, place in zip(prompts, places, strict=True):
         check_room(policy, policy.encode_prompt(prompt), place)

@@ -29,13 +29,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
         known.config = run_yaml(known.out)
     config = _configuration(known.config) if known.config else {}
+    from paperworks.cli import train_online
+
+    if train_online.is_meant(argv, config):
+        return train_online.parse(argv, config)
     file = known.objective_file or config.get("objective_file")
     if file:
         load_objective_file(file)
     name = argv[0] if argv and not argv[0].startswith("-") else config.get("objective")
     if name is None:
         parser = _parser("OBJECTIVE", None)
-        parser.epilog = f"objectives: {', '.join(objective_names())}; `paperworks train dpo --help` lists its options"
+        from paperworks.language.online.methods import METHODS
+
+        parser.epilog = (
+            f"objectives: {', '.join(objective_names())}; `paperworks train dpo --help` lists its options. On its own "
+            f"answers: {', '.join(METHODS)}"
+        )
         if any(word in ("-h", "--help") for word in argv):
             parser.parse_args(["-h"])
         raise OptionError(
@@ -49,7 +58,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _configuration(path: str) -> dict[str, Any]:
     config = load_yaml(path)
-    for name in ("options", "training", "lora", "degrees", "unlearning", "validation"):
+    for name in ("options", "training", "lora", "degrees", "unlearning", "validation", "online", "rewards", "judging"):
         if not isinstance(config.get(name) or {}, dict):
             raise OptionError(f"{path}: {name}: expected names and values below it, found {config[name]!r}")
     return config
@@ -65,10 +74,19 @@ def _parser(name: str, cls: type | None) -> Parser:
     add_data_arguments(parser)
     if cls is not None:
         _add_settings(parser, cls)
-    run = parser.add_argument_group("run")
-    run.add_argument("--out", help="folder of the run (default ./runs/train-OBJECTIVE-TIME)")
-    run.add_argument("--config", help="a run.yaml to start from; options given here override it")
+    run = add_run_arguments(parser)
     run.add_argument("--objective-file", help="a Python file with an objective of your own")
+    if cls is not None:
+        add_dataclass_arguments(parser, cls, group=f"objective {name}")
+    add_dataclass_arguments(parser, TrainOptions, group="training")
+    return parser
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> Any:
+    """Where a training run goes, and whether it goes on; returns the group."""
+    run = parser.add_argument_group("run")
+    run.add_argument("--out", help="folder of the run (default ./runs/train-NAME-TIME)")
+    run.add_argument("--config", help="a run.yaml to start from; options given here override it")
     mode = run.add_mutually_exclusive_group()
     mode.add_argument(
         "--resume", action="store_true", help="go on with the run in --out, with the options it was given"
@@ -76,10 +94,7 @@ def _parser(name: str, cls: type | None) -> Parser:
     mode.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     run.add_argument("--quiet", action="store_true", help="no progress")
     run.add_argument("--json", action="store_true", help="print the result as JSON")
-    if cls is not None:
-        add_dataclass_arguments(parser, cls, group=f"objective {name}")
-    add_dataclass_arguments(parser, TrainOptions, group="training")
-    return parser
+    return run
 
 
 def _settings(cls: type[Any]) -> dict[str, tuple[type, str, str]]:
@@ -215,7 +230,10 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    import json
+    if getattr(args, "method", None) is not None:
+        from paperworks.cli import train_online
+
+        return train_online.run(args)
 
     from paperworks.core.progress import Progress
     from paperworks.language.train_job import job_from_config, train_job
@@ -228,16 +246,23 @@ def run(args: argparse.Namespace) -> int:
         result, folder = train_job(job, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
     if _is_other_rank():
         return 0
+    return show_result(args, result, folder, _next_commands(args.objective_class, relative(folder)))
+
+
+def show_result(args: argparse.Namespace, result: Any, folder: Path, next_commands: Sequence[str]) -> int:
+    """Say where the model and the report are and what comes next, or print the result as JSON."""
+    import json
+
     if args.json:
         from paperworks.core.files import json_value
 
         summary = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "held_out_values"}
         print(json.dumps(json_value({"folder": str(folder), **summary}), indent=2))
         return 0
-    shown = _relative(folder)
+    shown = relative(folder)
     print(f"\nmodel   {shown}/model")
     print(f"report  {shown}/report.html")
-    for head, line in zip(("next", "", ""), _next_commands(args.objective_class, shown), strict=False):
+    for head, line in zip(("next", "", ""), next_commands, strict=False):
         print(f"{head:7} {line}")
     return 0
 
@@ -265,7 +290,8 @@ def _is_other_rank() -> bool:
     return int(os.environ.get("RANK", "0")) != 0
 
 
-def _relative(folder: Path) -> str:
+def relative(folder: Path) -> str:
+    """A folder as users would write it from here."""
     try:
         return str(folder.relative_to(Path.cwd()))
     except ValueError:

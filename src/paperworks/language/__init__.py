@@ -21,6 +21,7 @@ _HOMES = {
         "QuestionAnswer",
         "Retain",
         "Scored",
+        "ScoredGroup",
         "read",
     ),
     "decoding": ("BestOf", "best_of", "best_of_n"),
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         QuestionAnswer,
         Retain,
         Scored,
+        ScoredGroup,
         read,
     )
     from paperworks.language.decoding import BestOf, best_of, best_of_n

@@ -5,7 +5,6 @@ How far that moves a policy is known without measuring: best-of-n is at most log
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from paperworks.core.errors import OptionError
 from paperworks.language.data.schemas import Text
 from paperworks.language.policy import Policy
 from paperworks.language.rewards import Reward
+from paperworks.language.rewards.best_of import kl_of_best_of
 from paperworks.language.sampling import Sample, Samples, sample
 
 
@@ -63,9 +63,7 @@ def kl_bound(n: int) -> float:
 
     It is reached when no two responses are equally likely to be the best, as with long responses. Raises OptionError.
     """
-    if n < 1:
-        raise OptionError(f"option n={n}: expected at least 1")
-    return math.log(n) - (n - 1) / n
+    return kl_of_best_of(n)
 
 
 def _ranking(rewards: Sequence[float]) -> list[int]:

@@ -39,6 +39,10 @@ class Item:
     numbers: Mapping[str, float] = field(default_factory=dict)  # numeric fields of the row; NaN where it has none
     grades: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # degrees of the responses of graded roles
     is_companion: bool = False
+    response_numbers: Mapping[str, Mapping[str, tuple[float, ...]]] = field(
+        default_factory=dict
+    )  # name, role: one each
+    token_numbers: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)  # name, role: one a token
 
     def responses_in(self, roles: Sequence[str] | None = None) -> tuple[tuple[int, ...], ...]:
         """The responses of these roles (all but mismatched ones), in the order of the roles."""
@@ -92,6 +96,7 @@ def tokenise(
     roles: Sequence[str],
     *,
     numbers: Sequence[str] = (),
+    response_numbers: Sequence[str] = (),
     max_length: int | None = None,
     long_prompts: LongPrompts = "error",
     mismatched: bool = False,
@@ -99,8 +104,9 @@ def tokenise(
 ) -> Items:
     """Token ids of every row's prompt and of its responses in those of `roles` that it has.
 
-    `numbers`: numeric fields to keep. `max_length`: most tokens of prompt and response together (encoder-decoder: of
-    each), at most the model's context. `mismatched`: also give every row the response of another, fixed by `seed`.
+    `numbers`: numeric fields to keep; `response_numbers`: fields with a number for each response of the row's
+    one role. `max_length`: most tokens of prompt and response together (encoder-decoder: of each), at most the model's
+    context. `mismatched`: also give every row the response of another, fixed by `seed`.
     Raises DataError (file:line) for a prompt with no room for a response, or a row without any response.
     """
     limit = policy.context_length if max_length is None else min(max_length, policy.context_length)
@@ -148,6 +154,7 @@ def tokenise(
                     if isinstance(found[0], Graded)
                 },
                 getattr(row, "is_companion", False),
+                {name: _of_responses(row, name, of_row) for name in response_numbers},
             )
         )
     if not items:
@@ -175,6 +182,20 @@ def _responses(row: Any, roles: Sequence[str]) -> dict[str, tuple[Any, ...]]:
             line=row.where.line or None,
         )
     return found
+
+
+def _of_responses(row: Any, name: str, of_row: Mapping[str, Sequence[Any]]) -> dict[str, tuple[float, ...]]:
+    """A row's numbers, one for each response of its first role. Raises DataError for another count."""
+    values = tuple(map(float, getattr(row, name, ())))
+    role = next(iter(of_row))
+    if len(values) != len(of_row[role]):
+        raise DataError(
+            f"{len(values)} {name} for {len(of_row[role])} responses; expected one each",
+            file=row.where.file or None,
+            line=row.where.line or None,
+            field=name,
+        )
+    return {role: values}
 
 
 def _number(row: Any, name: str) -> float:

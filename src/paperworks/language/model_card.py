@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paperworks import __version__
 from paperworks.core.files import read_json, write_atomic
@@ -14,47 +16,80 @@ if TYPE_CHECKING:
     from paperworks.language.training import TrainResult
 
 
+@dataclass(frozen=True)
+class Card:
+    """What a model's README says."""
+
+    method: str
+    model: str  # what it was trained from
+    about: str  # of the method; its first paragraph is shown
+    made: str  # how much training
+    data: str
+    options: Mapping[str, Any]
+    training: Mapping[str, Any]
+    measured: Mapping[str, float]
+    is_reward_model: bool = False
+
+
 def write_card(folder: Path, job: TrainJob, result: TrainResult, data_fingerprint: str) -> None:
+    """Write `folder/README.md` of a model trained on data."""
+    write(
+        folder,
+        Card(
+            method=job.objective.name,
+            model=job.model,
+            about=type(job.objective).__doc__ or "",
+            made=f"{result.steps} optimiser steps; the weights kept are those of step {result.best_step}",
+            data=f"`{Path(job.data.path).name}` (content {data_fingerprint[:16]})",
+            options=to_mapping(job.objective),
+            training={**to_mapping(job.training), "lora": None if job.lora is None else to_mapping(job.lora)},
+            measured={name: value for name, value in result.held_out.items() if name != "step"},
+            is_reward_model=job.objective.trains == "reward-model",
+        ),
+    )
+
+
+def write(folder: Path, card: Card) -> None:
     """Write `folder/README.md` in the form that the Hugging Face Hub reads."""
     is_adapter = (folder / "adapter_config.json").is_file()
-    is_reward_model = job.objective.trains == "reward-model"
     head = {
         "library_name": "peft" if is_adapter else "transformers",
-        **({"base_model": job.model} if "/" in job.model and not Path(job.model).exists() else {}),
-        "pipeline_tag": "text-classification" if is_reward_model else "text-generation",
-        "tags": list(dict.fromkeys(["paperworks", job.objective.name, *(["reward-model"] if is_reward_model else [])])),
+        **({"base_model": card.model} if "/" in card.model and not Path(card.model).exists() else {}),
+        "pipeline_tag": "text-classification" if card.is_reward_model else "text-generation",
+        "tags": list(dict.fromkeys(["paperworks", card.method, *(["reward-model"] if card.is_reward_model else [])])),
     }
-    about = " ".join((type(job.objective).__doc__ or "").strip().split("\n\n")[0].split())
-    task = "SequenceClassification" if is_reward_model else "Seq2SeqLM" if _is_encoder_decoder(folder) else "CausalLM"
+    about = " ".join(card.about.strip().split("\n\n")[0].split())
+    task = (
+        "SequenceClassification" if card.is_reward_model else "Seq2SeqLM" if _is_encoder_decoder(folder) else "CausalLM"
+    )
     auto = f"Auto{'Peft' if is_adapter else ''}ModelFor{task}"
-    labels = ", num_labels=1" if is_reward_model and is_adapter else ""
+    labels = ", num_labels=1" if card.is_reward_model and is_adapter else ""
     load = f"from {head['library_name']} import {auto}\nmodel = {auto}.from_pretrained(FOLDER{labels})"
-    held_out = "\n".join(f"| {name} | {value:.4f} |" for name, value in result.held_out.items() if name != "step")
+    measured = "\n".join(f"| {name} | {value:.4f} |" for name, value in card.measured.items())
     text = f"""---
 {to_yaml(head)}---
 
-# {Path(job.model).name} trained with {job.objective.name}
+# {Path(card.model).name} trained with {card.method}
 
 {about}
 
-Trained by paperworks {__version__} from `{Path(job.model).name}`, {result.steps} optimiser steps; the weights kept are
-those of step {result.best_step}. Data: `{Path(job.data.path).name}` (content {data_fingerprint[:16]}).
+Trained by paperworks {__version__} from `{Path(card.model).name}`, {card.made}. Data: {card.data}.
 
 ## Objective
 
 ```yaml
-{to_yaml({"objective": job.objective.name, **to_mapping(job.objective)}).rstrip()}
+{to_yaml({"objective": card.method, **card.options}).rstrip()}
 ```
 
 ## Training
 
 ```yaml
-{to_yaml({**to_mapping(job.training), "lora": None if job.lora is None else to_mapping(job.lora)}).rstrip()}
+{to_yaml(card.training).rstrip()}
 ```
 
-## Held-out measurements
+## Measurements
 
-{"| measure | value |" + chr(10) + "|---|---|" + chr(10) + held_out if held_out else "No rows were held out."}
+{"| measure | value |" + chr(10) + "|---|---|" + chr(10) + measured if measured else "No rows were held out."}
 
 ## Loading
 

@@ -11,7 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
 
 from paperworks.core.errors import DataError, OptionError
 from paperworks.core.files import json_value, write_atomic
@@ -30,16 +32,25 @@ from paperworks.language.reward_evaluation import (
     measure_pairs,
     measure_scores,
 )
-from paperworks.language.rewards import Reward, load_reward
+from paperworks.language.reward_agreement import Agreement, agreement_on_pairs, agreement_on_scores
+from paperworks.language.rewards import EnsembleReward, Reward, RewardOptions, reward_from_options
+from paperworks.language.rewards.ensemble import Scores, combine, standardised
+from paperworks.language.rewards.reward import checked
 from paperworks.language.train_job import DataSource
+
+if TYPE_CHECKING:
+    from paperworks.language.rewards.model_reward import ModelReward
 
 
 @dataclass(frozen=True)
 class RewardEvaluationJob:
     """Everything that decides an evaluation of a reward; written to its run.yaml."""
 
-    reward: str  # a folder, a Hub id, a built-in name or FILE.py:function
+    reward: (
+        str  # a folder, a Hub id, a built-in name or FILE.py:function; several are one ensemble, a space between them
+    )
     data: DataSource
+    rewarding: RewardOptions = RewardOptions()  # how several become one, and what else is made of it
     schema: Literal["auto", "preference", "scored"] = "auto"
     reward_weights: tuple[float, ...] = ()  # factors on several rewards of a scored row; none: 1 each
     device: str = "auto"
@@ -65,6 +76,7 @@ class RewardEvaluation:
     notes: tuple[str, ...]
     rows: tuple[Mapping[str, Any], ...]
     data: Mapping[str, Any]
+    agreement: Agreement | None = None  # of an ensemble's members
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the rows, as JSON values."""
@@ -74,6 +86,7 @@ class RewardEvaluation:
             "reward": self.job.reward,
             "figures": [figure.as_dict() for figure in self.figures],
             "measures": measures,
+            **({} if self.agreement is None else {"agreement": dataclasses.asdict(self.agreement)}),
             "notes": list(self.notes),
             "data": dict(self.data),
         }
@@ -132,7 +145,11 @@ def _evaluate(job: RewardEvaluationJob, shown: Progress) -> RewardEvaluation:
         scores = rewards_of(rule, dataset.rows, check_range=False)
     elif job.reward_weights:
         raise OptionError("--reward-weights goes with scored rows; these are pairs")
-    reward = load_reward(job.reward, device=job.device)
+    notes: list[str] = []
+    names = (job.reward, *job.more_rewards)
+    reward = reward_from_options(names, job.rewarding, device=job.device, on_note=notes.append)
+    for line in notes:
+        shown.say(line)
     data = {**dataset.report.as_dict(), "fingerprint": dataset.fingerprint}
     if rule is None:
         return _on_pairs(job, reward, dataset, data, shown)
@@ -147,7 +164,12 @@ def _on_pairs(
     judged = judge(reward, prompts, [row.chosen for row in rows] + [row.rejected for row in rows], shown)
     chosen, rejected = judged.rewards[: len(rows)], judged.rewards[len(rows) :]
     lengths = judged.lengths[: len(rows)], judged.lengths[len(rows) :]
-    found = measure_pairs(chosen, rejected, *lengths, [_key(row.prompt) for row in rows], unit=judged.unit)
+    clusters = [_key(row.prompt) for row in rows]
+    found = measure_pairs(chosen, rejected, *lengths, clusters, unit=judged.unit)
+    agreement = None
+    if judged.members is not None:
+        halves = np.split(judged.members, 2, axis=1)
+        agreement = agreement_on_pairs(*halves, found.margins, clusters, judged.names)
     kept = [
         {
             "where": str(row.where) if row.where.file else f"row {number}",
@@ -158,7 +180,8 @@ def _on_pairs(
         }
         for number, row in enumerate(rows, start=1)
     ]
-    return RewardEvaluation(job, _pair_figures(found), found, judged.notes, tuple(kept), data)
+    figures = (*_pair_figures(found), *_agreement_figures(agreement))
+    return RewardEvaluation(job, figures, found, judged.notes, tuple(kept), data, agreement)
 
 
 def _on_scores(
@@ -173,6 +196,10 @@ def _on_scores(
     judged = judge(reward, [row.prompt for row in rows], [row.response for row in rows], shown)
     clusters = [_key(row.prompt) for row in rows]
     found = measure_scores(judged.rewards, scores, judged.lengths, clusters, unit=judged.unit)
+    agreement = None
+    if judged.members is not None:
+        squared = (np.asarray(judged.rewards) - np.asarray(scores)) ** 2
+        agreement = agreement_on_scores(judged.members, squared, clusters, judged.names)
     kept = [
         {
             "where": str(row.where) if row.where.file else f"row {number}",
@@ -182,7 +209,8 @@ def _on_scores(
         }
         for number, row in enumerate(rows, start=1)
     ]
-    return RewardEvaluation(job, _score_figures(found, len(rows)), found, judged.notes, tuple(kept), data)
+    figures = (*_score_figures(found, len(rows)), *_agreement_figures(agreement))
+    return RewardEvaluation(job, figures, found, judged.notes, tuple(kept), data, agreement)
 
 
 # ---------------------------------------------------------------------------------------------------------------- judging
@@ -190,25 +218,54 @@ def _on_scores(
 
 @dataclass(frozen=True)
 class Judged:
-    """The reward and length of every response; lengths in the reward model's tokens, for other rewards in words."""
+    """The reward and length of every response; lengths in the reward model's tokens, for other rewards in words.
+
+    `members` are standardised scores [members, responses] of an ensemble, None where there is none to look into.
+    """
 
     rewards: tuple[float, ...]
     lengths: tuple[int, ...]
     unit: LengthUnit
     notes: tuple[str, ...]
+    members: Scores | None = None
+    names: tuple[str, ...] = ()  # of the members
 
 
 def judge(reward: Reward, prompts: Sequence[Text], responses: Sequence[Text], shown: Progress) -> Judged:
     """Score the responses to the prompts beside them. Raises RewardError, ModelError."""
-    from paperworks.language.rewards.model_reward import ModelReward
-    from paperworks.language.rewards.reward import checked
+    from paperworks.language.rewards.model_reward import ModelMembers, ModelReward
 
-    if not isinstance(reward, ModelReward):
-        words = tuple(len(plain_text(response).split()) for response in responses)
+    if isinstance(reward, ModelReward):
+        raw, lengths, notes = _scored_by_model(reward, prompts, responses, shown)
+        rewards = checked(reward.name, raw[0], [plain_text(response) for response in responses])
+        return Judged(tuple(rewards), lengths, "tokens", notes)
+    words = tuple(len(plain_text(response).split()) for response in responses)
+    if not isinstance(reward, EnsembleReward):
         return Judged(tuple(reward(prompts, responses)), words, "words", ())
+    if isinstance(reward.members, ModelMembers):
+        raw, lengths, notes = _scored_by_model(reward.members.judge, prompts, responses, shown)
+        scores, unit = standardised(raw, reward.scales), "tokens"
+    else:
+        scores, lengths, unit, notes = reward.member_scores(prompts, responses), words, "words", ()
+    combined = combine(scores, reward.rule, reward.uwo_lambda)
+    several = len(reward.members.names) > 1
+    return Judged(
+        tuple(combined.tolist()),
+        lengths,
+        cast(LengthUnit, unit),
+        (*notes, _ensemble_note(reward)),
+        scores if several else None,
+        reward.members.names if several else (),
+    )
+
+
+def _scored_by_model(
+    reward: ModelReward, prompts: Sequence[Text], responses: Sequence[Text], shown: Progress
+) -> tuple[Scores, tuple[int, ...], tuple[str, ...]]:
+    """Raw scores [members, responses] of a reward model, lengths in its tokens, notes."""
     bar = shown.bar("scoring", len(responses))
     encoded = reward.model.encode([reward.laid_out(prompt) for prompt in prompts], responses)
-    values = reward.model.score_encoded(encoded, on_progress=lambda share: bar.update(round(share * len(responses))))
+    values = reward.model.member_scores(encoded, on_progress=lambda share: bar.update(round(share * len(responses))))
     bar.finish()
     notes = [note for note in (reward.model.method_note(),) if note]
     cut = sum(each.is_cut for each in encoded)
@@ -217,8 +274,13 @@ def judge(reward: Reward, prompts: Sequence[Text], responses: Sequence[Text], sh
             f"{cut / len(encoded):.1%} of prompts with responses were longer than the {reward.model.context_length} tokens "
             "that the reward model reads, and were cut"
         )
-    rewards = checked(reward.name, values, [plain_text(response) for response in responses])
-    return Judged(tuple(rewards), tuple(len(each.response) for each in encoded), "tokens", tuple(notes))
+    return values.T.numpy(), tuple(len(each.response) for each in encoded), tuple(notes)
+
+
+def _ensemble_note(reward: EnsembleReward) -> str:
+    rule = f"uwo with lambda {reward.uwo_lambda:g}" if reward.rule == "uwo" else reward.rule
+    scaled = "raw" if reward.scales is None else "standardised"
+    return f"{len(reward.members.names)} members, {scaled}, combined by {rule}"
 
 
 # ---------------------------------------------------------------------------------------------------------------- figures
@@ -271,6 +333,20 @@ def _score_figures(found: ScoreMeasures, rows: int) -> tuple[Figure, ...]:
             _point(found.score_length_correlation),
         ),
     )
+
+
+def _agreement_figures(found: Agreement | None) -> tuple[Figure, ...]:
+    if found is None:
+        return ()
+    of = f"{len(found.members)} members"
+    figures = [Figure("member_correlation", "members' correlation", "", of, _point(found.mean_correlation))]
+    if found.differ is not None:
+        figures.append(Figure("members_differ", "pairs that members rank differently", "share", of, found.differ))
+    figures.append(Figure("member_variance", "members' variance", "", of, found.variance))
+    figures.append(
+        Figure("variance_error", "rank correlation of variance with error", "", of, _point(found.error_correlation))
+    )
+    return tuple(figures)
 
 
 def _point(value: float) -> Interval:

@@ -8,6 +8,7 @@ from pathlib import Path
 from paperworks.core import plots
 from paperworks.core.report import Page
 from paperworks.core.statistics import Interval
+from paperworks.language.reward_agreement import Agreement
 from paperworks.language.reward_evaluation import PairMeasures, ReliabilityBin, ScoreMeasures
 from paperworks.language.reward_evaluation_job import RewardEvaluation
 
@@ -25,9 +26,10 @@ def write_report(folder: str | Path, found: RewardEvaluation) -> Path:
     """Write `folder/report.html` with its figures beside it; returns the path."""
     folder = Path(folder)
     (folder / "figures").mkdir(exist_ok=True)
-    page = Page(f"Reward {Path(found.job.reward).name}", f"on {found.job.data.path}")
+    page = Page(f"Reward {' '.join(Path(name).name for name in (found.job.reward, *found.job.more_rewards))}", f"on {found.job.data.path}")
     is_pairs = isinstance(found.measures, PairMeasures)
-    page.callout("Answer", pair_answer(found.measures) if is_pairs else score_answer(found.measures))  # type: ignore[arg-type]
+    lines = pair_answer(found.measures) if is_pairs else score_answer(found.measures)  # type: ignore[arg-type]
+    page.callout("Answer", [*lines, *([] if found.agreement is None else agreement_answer(found.agreement))])
     for note in found.notes:
         page.note(note)
     page.section("Result")
@@ -40,8 +42,10 @@ def write_report(folder: str | Path, found: RewardEvaluation) -> Path:
         _pair_sections(page, found.measures, folder)
     else:
         _score_sections(page, found.measures, folder)
+    if found.agreement is not None:
+        _agreement_sections(page, found.agreement, folder)
     page.section("What was measured")
-    facts = {"reward": found.job.reward, "data": found.job.data.path, "rows": found.data["read"]}
+    facts = {"reward": ", ".join((found.job.reward, *found.job.more_rewards)), "data": found.job.data.path, "rows": found.data["read"]}
     page.facts({**facts, "score": found.data["score"]} if "score" in found.data else facts)
     return page.save(folder / "report.html")
 
@@ -166,6 +170,46 @@ def _score_sections(page: Page, found: ScoreMeasures, folder: Path) -> None:
         plots.lines(curves, "reward", "score", colours_by_name=_COLOURS),
         "Score against reward.",
     )
+
+
+def agreement_answer(found: Agreement) -> list[str]:
+    """What the members of an ensemble show, a sentence a question."""
+    count = len(found.members)
+    line = f"Its {count} members correlate {_number(found.mean_correlation)} on average"
+    if found.differ is not None:
+        line += f" and rank {_share(found.differ)} of pairs differently among themselves"
+    trust = found.error_correlation
+    if math.isnan(trust):
+        judgement = "whether they disagree where it is wrong cannot be told from these rows"
+    elif trust > 0.1:
+        judgement = f"they disagree more where it is wrong (rank correlation {trust:.2f}): variance is a warning sign"
+    else:
+        judgement = f"they do not disagree more where it is wrong (rank correlation {trust:.2f})"
+    return [f"{line}; {judgement}."]
+
+
+def _agreement_sections(page: Page, found: Agreement, folder: Path) -> None:
+    page.section(
+        "Agreement of the members",
+        "Correlation of the members' standardised scores. Members that agree everywhere protect from nothing.",
+    )
+    names = [f"{number}" for number in range(1, len(found.members) + 1)]
+    svg = plots.heatmap(names, names, found.correlation, row_title="member", column_title="member")
+    _figure(page, folder, "member-correlation", svg, "Correlation of members.")
+    if found.member_accuracy:
+        rows = [
+            [number, name, _share(accuracy)]
+            for number, name, accuracy in zip(names, found.members, found.member_accuracy, strict=True)
+        ]
+        page.table(["member", "name", "accuracy alone"], rows, right=["accuracy alone"])
+    page.section(
+        "Variance against error",
+        "Rows in fifths by how much the members disagree: a useful ensemble errs more where it disagrees more.",
+    )
+    curve = plots.Curve([each.variance for each in found.bins], *_columns([each.error for each in found.bins]))
+    label = "share ranked wrongly" if found.differ is not None else "squared error"
+    svg = plots.lines({"combined reward": curve}, "variance over members", label)
+    _figure(page, folder, "variance-error", svg, "Error of the combined reward against the members' variance.")
 
 
 def calibration_figure(bins: tuple[ReliabilityBin, ...]) -> str:

@@ -13,6 +13,7 @@ transformers' `generate`, with the same draws.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -29,7 +30,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from paperworks.core.errors import DataError, OptionError
+from paperworks.core.errors import DataError, ModelError, OptionError
 from paperworks.core.seeding import torch_generator
 from paperworks.language import logprobs
 from paperworks.language.data.schemas import Text
@@ -68,6 +69,7 @@ class Sample:
     ids: tuple[int, ...]
     logp: float
     finished: bool  # ended by the end token or a stop string rather than by max_new_tokens
+    token_logps: tuple[float, ...] = ()  # what `logp` is the sum of
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,23 @@ class Samples:
     @property
     def texts(self) -> list[str]:
         return [sample.text for sample in self.samples]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Draw from the normalised pi(y_t)^(1-share) other(y_t)^share, token by token (arXiv 2312.00886, 2403.08635)."""
+
+    other: Policy
+    share: float
+
+    def check(self, policy: Policy) -> None:
+        """Raises OptionError for a share outside [0, 1] or another vocabulary, ModelError where it cannot be drawn."""
+        if not 0 <= self.share <= 1:
+            raise OptionError(f"mixture: share={self.share}: expected a number in [0, 1]")
+        if self.other.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+            raise OptionError(f"mixture: {policy.name} and {self.other.name} have different vocabularies")
+        if {policy.method, self.other.method} != {"packed"}:
+            raise ModelError(f"mixture: {policy.name} is not decoded by the packed path ({policy.method_note()})")
 
 
 OnToken = Callable[[int, int, str], None]  # prompt index, sample index, text so far
@@ -101,9 +120,13 @@ def sample(
     batch_rows: int = 64,
     on_token: OnToken | None = None,
     on_prompt: OnPrompt | None = None,
+    prompt_ids: Sequence[Sequence[int]] | None = None,
+    mixture: Mixture | None = None,
 ) -> list[Samples]:
     """Draw `n` responses for every prompt, in the prompts' order. `batch_rows` bounds the rows decoded at once.
 
+    `prompt_ids` are used in place of the prompts' own tokens (a prompt with the beginning of its answer, say). With a
+    `mixture` the tokens come from a blend with another policy; the log-probabilities stay those of `policy`.
     `on_prompt` is called as soon as all responses to a prompt are there (short prompts come first), `on_token` at every
     token. A response ends at the end token, a stop string, `max_new_tokens` or the end of the model's context.
     Raises OptionError for options out of range and DataError for a prompt that leaves no room for a response.
@@ -112,9 +135,13 @@ def sample(
     for name, value in (("n", n), ("batch_rows", batch_rows)):
         if value < 1:
             raise OptionError(f"option {name}={value}: expected at least 1")
-    encoded = [policy.encode_prompt(prompt) for prompt in prompts]
+    encoded = (
+        [policy.encode_prompt(prompt) for prompt in prompts] if prompt_ids is None else list(map(list, prompt_ids))
+    )
     for i, ids in enumerate(encoded):
         check_room(policy, ids, f"prompt {i + 1}")
+    if mixture is not None:
+        mixture.check(policy)
     drawn: list[Samples | None] = [None] * len(prompts)
     with torch.no_grad(), policy.acting():
         for draw, chosen in _batches(policy, [len(ids) for ids in encoded], max_new_tokens, max(1, batch_rows // n)):
@@ -123,6 +150,8 @@ def sample(
                 numbers = range(first, min(first + batch_rows, n))
                 labels = [(i, j) for i in chosen for j in numbers]
                 responses = _Responses(policy, labels, options, on_token)
+                if mixture is not None:
+                    draw = functools.partial(_decode, mixture=mixture)
                 draw(policy, [encoded[i] for i in chosen], len(numbers), options, responses, seed)
                 for at, found in enumerate(responses.collect()):
                     rows[at // len(numbers)].append(found)
@@ -205,8 +234,11 @@ class _Responses:
         samples = []
         for row, found in enumerate(tokens):
             ids = found[found >= 0]
-            logp = float(logps[row, : len(ids)].double().sum())
-            samples.append(Sample(self._text(ids)[0], tuple(ids.tolist()), logp, finished[row]))
+            of_tokens = logps[row, : len(ids)]
+            logp = float(of_tokens.double().sum())
+            samples.append(
+                Sample(self._text(ids)[0], tuple(ids.tolist()), logp, finished[row], tuple(of_tokens.tolist()))
+            )
         return samples
 
     def _text(self, ids: Tensor) -> tuple[str, bool]:
@@ -292,36 +324,82 @@ def _processors(options: SamplingOptions) -> LogitsProcessorList:
     return processors
 
 
+class _Decoding:
+    """One model's view of the rows under way: what it has read, and the logits of each row's next token."""
+
+    def __init__(self, policy: Policy, prompts: Sequence[list[int]], n: int, steps: int) -> None:
+        self._policy = policy
+        base, device, lengths = policy.base, policy.device, [len(prompt) for prompt in prompts]
+        self._cache = KeyValueCache(lengths, n, steps, device)
+        self._position = torch.tensor(lengths, device=device).repeat_interleave(n)
+        self._head = cast(Any, base.get_output_embeddings())
+        predictors = torch.tensor(lengths, device=device).cumsum(0) - 1
+        layout = logprobs.Layout(
+            input_ids=torch.tensor([[token for prompt in prompts for token in prompt]], device=device),
+            position_ids=torch.tensor([[p for length in lengths for p in range(length)]], device=device),
+            blocks=tuple(logprobs.Block(1, length, None) for length in lengths),
+            predictors=predictors,
+            targets=torch.zeros_like(predictors),  # what comes next is yet to be drawn
+            response=torch.arange(len(prompts), device=device),
+            counts=torch.ones_like(predictors),
+        )
+        with policy.acting():
+            hidden = logprobs.packed_hidden(base, layout, self._cache)
+        self._hidden = hidden[layout.predictors].repeat_interleave(n, 0)
+
+    def logits(self) -> Tensor:
+        """[rows, vocabulary]"""
+        return cast(Tensor, self._head(self._hidden)).float()
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these, before the next `read`."""
+        self._cache.keep(rows)
+        self._position = self._position[rows]
+
+    def read(self, picked: Tensor) -> None:
+        """Take in one more token a row."""
+        self._cache.begin_step()
+        with self._policy.acting():
+            output = self._policy.base.get_decoder()(
+                input_ids=picked[:, None],
+                position_ids=self._position[:, None],
+                attention_mask=torch.zeros(1, 1, 1, 1, device=picked.device),
+                use_cache=False,
+                decode_state=self._cache,
+            )
+        self._cache.slot += 1
+        self._position = self._position + 1
+        self._hidden = output.last_hidden_state[:, 0]
+
+
 def _decode(
-    policy: Policy, prompts: Sequence[list[int]], n: int, options: SamplingOptions, responses: _Responses, seed: int
+    policy: Policy,
+    prompts: Sequence[list[int]],
+    n: int,
+    options: SamplingOptions,
+    responses: _Responses,
+    seed: int,
+    mixture: Mixture | None = None,
 ) -> None:
-    base, device = policy.base, policy.device
-    rows, lengths = len(prompts) * n, [len(prompt) for prompt in prompts]
-    steps = min(options.max_new_tokens, policy.context_length - max(lengths))
+    device = policy.device
+    rows = len(prompts) * n
+    steps = min(options.max_new_tokens, policy.context_length - max(map(len, prompts)))
     responses.begin(steps, seed)
     processors = _processors(options)
     history = _padded_history(prompts, n, device) if options.repetition_penalty != 1.0 else None
+    models = [_Decoding(each, prompts, n, steps) for each in ([policy] if mixture is None else [policy, mixture.other])]
 
-    cache = KeyValueCache(lengths, n, steps, device)
-    predictors = torch.tensor(lengths, device=device).cumsum(0) - 1
-    layout = logprobs.Layout(
-        input_ids=torch.tensor([[token for prompt in prompts for token in prompt]], device=device),
-        position_ids=torch.tensor([[p for length in lengths for p in range(length)]], device=device),
-        blocks=tuple(logprobs.Block(1, length, None) for length in lengths),
-        predictors=predictors,
-        targets=torch.zeros_like(predictors),  # what comes next is yet to be drawn
-        response=torch.arange(len(prompts), device=device),
-        counts=torch.ones_like(predictors),
-    )
-    hidden = logprobs.packed_hidden(base, layout, cache)[layout.predictors].repeat_interleave(n, 0)
-
-    active = torch.arange(rows, device=device)  # the rows in the cache
+    active = torch.arange(rows, device=device)  # the rows that the models still carry
     alive = torch.ones(rows, dtype=torch.bool, device=device)  # over `active`: those that go on
-    position = torch.tensor(lengths, device=device).repeat_interleave(n)
-    head = cast(Any, base.get_output_embeddings())
     for step in range(steps):
-        logits = head(hidden).float()
-        picked, logp = _pick(logits, history, processors, options, responses.uniforms[active, step])
+        logits = models[0].logits()
+        uniform = responses.uniforms[active, step]
+        if mixture is None:
+            picked, logp = _pick(logits, history, processors, options, uniform)
+        else:
+            blend = (1 - mixture.share) * logits.log_softmax(-1) + mixture.share * models[1].logits().log_softmax(-1)
+            picked, _ = _pick(blend, history, processors, options, uniform)
+            logp = logits.log_softmax(-1).gather(1, picked[:, None]).squeeze(1)
         going_on = alive.nonzero().squeeze(1)
         ended = responses.take(step, active[going_on], picked[going_on], logp[going_on])
         alive[going_on[ended]] = False
@@ -329,23 +407,14 @@ def _decode(
             break
         if int(alive.sum()) <= 0.75 * len(alive):  # copying the cache pays when a quarter of the rows is done
             keep = alive.nonzero().squeeze(1)
-            cache.keep(keep)
-            active, position, picked = active[keep], position[keep], picked[keep]
+            for model in models:
+                model.keep(keep)
+            active, picked, alive = active[keep], picked[keep], alive[keep]
             history = history[keep] if history is not None else None
-            alive = alive[keep]
         if history is not None:
             history = torch.cat([history, picked[:, None]], 1)
-        cache.begin_step()
-        output = base.get_decoder()(
-            input_ids=picked[:, None],
-            position_ids=position[:, None],
-            attention_mask=torch.zeros(1, 1, 1, 1, device=device),
-            use_cache=False,
-            decode_state=cache,
-        )
-        cache.slot += 1
-        position = position + 1
-        hidden = output.last_hidden_state[:, 0]
+        for model in models:
+            model.read(picked)
 
 
 def _pick(

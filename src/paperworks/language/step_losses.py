@@ -104,6 +104,14 @@ class StepLosses:
             },
             step_kl=step_kl,
             modules=self.modules,
+            response_numbers={
+                name: {role: _one_each(items, name, role).to(device) for role in self.objective.roles}
+                for name in self.objective.response_numbers
+            },
+            token_numbers={
+                name: {role: _one_a_token(items, name, role).to(device) for role in self.objective.roles}
+                for name in self.objective.token_numbers
+            },
         )
         return self.objective.batch(self._scores(items, rows, weight, reference, scored=scored), inputs), weight
 
@@ -113,7 +121,7 @@ class StepLosses:
         """Each role's scores for these rows; zeros in place of everything the model computes unless `scored`."""
         objective, roles = self.objective, self.objective.roles
         trees = [item.tree(roles) for item in items]
-        keep_hidden = bool(objective.kl_roles or objective.feature_roles)
+        keep_hidden = bool(objective.kl_roles or objective.feature_roles or objective.state_roles)
         if scored:
             with self._autocast():
                 result = self.policy.scores(trees, keep_hidden=keep_hidden)
@@ -134,10 +142,12 @@ class StepLosses:
             by_token = known = kl = None
             if role in objective.reference_roles:
                 known = _joined(reference.tokens[role], rows, sums)
-            needs_places = objective.needs_tokens or known is not None or role in objective.kl_roles
+            with_states = role in objective.state_roles
+            needs_places = objective.needs_tokens or known is not None or role in objective.kl_roles or with_states
             if needs_places:
                 at = (of_role[result.response] == index).nonzero().squeeze(1)
-                by_token = ByToken(result.values[at], known, place[result.response[at]], len(responses))
+                states = result.hidden[at] if with_states and result.hidden is not None else None
+                by_token = ByToken(result.values[at], known, place[result.response[at]], len(responses), states)
             if role in objective.kl_roles:
                 assert by_token is not None
                 kl = by_token.summed(self._vocabulary_kl(result, at, role, rows, reference, scored=scored))
@@ -256,6 +266,21 @@ def _where(items: Sequence[Item], roles: Sequence[str]) -> dict[str, tuple[Tenso
         role: (torch.tensor(responses[role], dtype=torch.long), torch.tensor(rows[role], dtype=torch.long))
         for role in roles
     }
+
+
+def _one_each(items: Sequence[Item], name: str, role: str) -> Tensor:
+    """A number for each response of that role, rows in order; NaN where a row has none."""
+    found: list[float] = []
+    for item in items:
+        values = item.response_numbers.get(name, {}).get(role)
+        found += values if values is not None else [math.nan] * len(item.responses.get(role, ()))
+    return torch.tensor(found)
+
+
+def _one_a_token(items: Sequence[Item], name: str, role: str) -> Tensor:
+    """A number for each token of that role's responses, rows in order."""
+    parts = [item.token_numbers[name][role] for item in items if role in item.token_numbers.get(name, {})]
+    return torch.cat(parts) if parts else torch.zeros(0)
 
 
 def _joined(of_rows: Sequence[Tensor | None], rows: Sequence[int], like: Tensor) -> Tensor:

@@ -149,9 +149,9 @@ def figure(group: Group, steps: Lines, history: Lines) -> str | None:
     return plots.lines(series, "step", group.title, x_ticks=ticks, colours_by_name=palette)
 
 
-def others(steps: Lines, history: Lines) -> Iterator[Group]:
-    """A group for each measure that no group above has."""
-    placed = {name for group in (*GENERAL, *FORGETTING, *MEASURED, *DEGREES) for name in group.lines}
+def others(steps: Lines, history: Lines, besides: Sequence[Group] = ()) -> Iterator[Group]:
+    """A group for each measure that neither a group above nor one of `besides` has."""
+    placed = {name for group in (*GENERAL, *FORGETTING, *MEASURED, *DEGREES, *besides) for name in group.lines}
     placed |= {*_NOT_DRAWN, "forget_quality", "tokens", "unfinished"}
     for name in dict.fromkeys(name for line in (*steps, *history) for name in line):
         if name not in placed:

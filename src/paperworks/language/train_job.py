@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from paperworks.core.errors import OptionError, PaperworksError, RunError, TrainingDiverged
+from paperworks.core.errors import DataError, OptionError, PaperworksError, RunError, TrainingDiverged
 from paperworks.core.options import build, check_ranges, load_yaml, option, plain, to_mapping
 from paperworks.core.progress import Progress
 from paperworks.core.runs import Run, RunStore, read_metrics
@@ -151,7 +151,7 @@ def train_job(
     if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise OptionError("several processes need one folder to meet in: give --out DIR")
     if resume and out is not None:
-        _same_job(job, Path(out))
+        same_job(job.config(), Path(out))
     objective = job.objective if job.degrees is None else with_degrees(job.objective, job.degrees)
     rows = _rows(job)
     for line in rows.report.lines():
@@ -172,7 +172,7 @@ def train_job(
             result = fit(run.folder, run)
             run.finish(_results(job, rows, result))
     except PaperworksError as error:
-        if not isinstance(error, TrainingDiverged) and _never_began(run.folder):
+        if not isinstance(error, TrainingDiverged) and never_began(run.folder):
             store.delete(run.record)  # a row or an option to mend; the same --out is then free for the next try
         raise
     write_report(run.folder)
@@ -226,7 +226,8 @@ def _evaluator(job: TrainJob, held_out: Dataset[Any] | None) -> Evaluator | None
     return ValidationReward(prompts, load_reward(options.reward, device=job.device), options.max_new_tokens)
 
 
-def _never_began(folder: Path) -> bool:
+def never_began(folder: Path) -> bool:
+    """Whether nothing was trained in the run's folder yet."""
     return not read_metrics(folder / "metrics.jsonl") and not any((folder / "checkpoints").glob("*"))
 
 
@@ -247,12 +248,13 @@ def run_yaml(folder: str | Path) -> Path:
     return path
 
 
-def _same_job(job: TrainJob, folder: Path) -> None:
+def same_job(config: Mapping[str, Any], folder: Path) -> None:
     """A resumed run must be the same run. Raises RunError naming what differs."""
-    before, now = _flat(load_yaml(run_yaml(folder))), _flat(job.config())
+    before, now = _flat(load_yaml(run_yaml(folder))), _flat(config)
     different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if "objective" in different:
-        different = ["objective"]  # its options differ as a matter of course
+    named = [name for name in ("method", "objective") if name in different]
+    if named:
+        different = named  # its options differ as a matter of course
     if different:
         listed = ", ".join(
             f"{name} was {before.get(name, 'not given')}, now {now.get(name, 'not given')}" for name in different[:6]
@@ -323,9 +325,24 @@ def _train(
         on_note=shown.say,
     )
     if run is not None:
+        if job.objective.trains == "reward-model":
+            _standardise(policy, rows, held_out, shown)
         policy.save(folder / "model")
         write_card(folder / "model", job, result, rows.fingerprint)
     return result
+
+
+def _standardise(model: TextModel, rows: Dataset[Any], held_out: Dataset[Any] | None, shown: Progress) -> None:
+    """Put the members of a reward ensemble on one scale, by rows that they were not trained on where there are any."""
+    from paperworks.language.rewards.model import RewardModel
+    from paperworks.language.rewards.model_reward import standardise_members
+
+    if isinstance(model, RewardModel) and model.ensemble is not None:
+        judged, what = (rows, "training pairs") if held_out is None else (held_out, "held-out pairs")
+        try:
+            shown.say(standardise_members(model, judged.rows, what=what))
+        except DataError as error:  # after all that training the model is worth keeping
+            shown.say(f"warning: the members are not standardised: {error}")
 
 
 _SHOWN = (

@@ -11,14 +11,14 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from paperworks.core.errors import DataError, OptionError, RunError, TrainingDiverged
 from paperworks.core.interrupts import deferred_interrupt
@@ -28,6 +28,7 @@ from paperworks.language.data import Dataset
 from paperworks.language.items import MISMATCHED, Items, tokenise
 from paperworks.language.logprobs import VocabularyHead
 from paperworks.language.objectives.objective import Objective
+from paperworks.language.optimisation import Optimisation, default_learning_rate
 from paperworks.language.policy import Policy
 from paperworks.language.reference_scores import Reference, ReferenceScores, by_role, hidden_states
 from paperworks.language.step_losses import StepLosses
@@ -182,19 +183,11 @@ class _Loop:
         self.modules = {
             name: module.to(policy.device) for name, module in self.objective.modules(cast(Policy, policy)).items()
         }
-        # The names of a model that trains alone stay its own, so that its checkpoints fit whatever trained it.
-        self.trained = nn.ModuleDict({"model": self.model, **self.modules}) if self.modules else self.model
         self.losses = StepLosses(policy, self.objective, options, self._reduced, self.modules)
         self.reference = self._reference(self.data, self.plan.planned())
         self.held_out_reference = self._reference(self.held_out, range(len(self.held_out or ())))
-        self.peak = options.learning_rate or default_learning_rate(self.objective, policy)
-        self.groups = self._parameter_groups()
-        self.optimiser = torch.optim.AdamW(
-            self.groups,
-            lr=self.peak,
-            weight_decay=options.weight_decay,
-            fused=_can_fuse([parameter for group in self.groups for parameter in group["params"]]),
-        )
+        self.optimisation = Optimisation(policy, self.objective, self.modules, options, self.accelerator)
+        self.trained = self.optimisation.trained
         self.first: dict[str, float] = {}
         self.final: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
@@ -217,6 +210,7 @@ class _Loop:
             self.policy,
             tuple(role for role in dict.fromkeys(read) if role != MISMATCHED),
             numbers=self.objective.numbers,
+            response_numbers=self.objective.response_numbers,
             max_length=self.options.max_length,
             long_prompts=self.options.long_prompts,
             mismatched=self.objective.step_kl_role == MISMATCHED,
@@ -234,14 +228,6 @@ class _Loop:
             self._note(f"no evaluation: the held-out rows do not serve this objective ({error})")
             return None
         return self._tokenise(prepared)
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """The model's parameters and each head's, with the factor on the learning rate that each has."""
-        groups = [{"params": [p for p in self.model.parameters() if p.requires_grad], "factor": 1.0}]
-        if not groups[0]["params"]:
-            raise OptionError(f"nothing in {self.policy.name} trains; load it with trainable weights or adapters")
-        factor = (self.objective.module_learning_rate or self.peak) / self.peak
-        return groups + [{"params": list(module.parameters()), "factor": factor} for module in self.modules.values()]
 
     def _reference(self, data: Items | None, rows: Sequence[int]) -> Reference:
         """What the start of the policy says about these rows; empty where nothing is asked of it."""
@@ -301,36 +287,14 @@ class _Loop:
         mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         self.model.train()
         values = self.losses.means(self.data, mine, self.reference, backward=True)
-        self._sum_gradients()
-        # Each group by itself, so that a head's gradient does not scale down the model's.
-        norms = [
-            torch.nn.utils.clip_grad_norm_(group["params"], self.options.max_grad_norm or math.inf)
-            for group in self.groups
-        ]
-        values["grad_norm"] = float(norms[0])
+        values["grad_norm"] = self.optimisation.gradient_norm()
         if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimisation.forget()
             raise TrainingDiverged(self._divergence(step, rows, values))
-        rate = learning_rate(step, self.plan.steps, self.peak, self.options)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["factor"]
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        rate = learning_rate(step, self.plan.steps, self.optimisation.peak, self.options)
+        self.optimisation.step(rate)
         seconds = time.perf_counter() - began
         return {**values, "learning_rate": rate, "rows_per_second": len(rows) / seconds}
-
-    def _sum_gradients(self) -> None:
-        """Add up gradients over processes, in buckets of about 64 MB."""
-        if self.accelerator.num_processes == 1:
-            return
-        parameters = [parameter for group in self.groups for parameter in group["params"]]
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        for bucket in _buckets([cast(Tensor, p.grad) for p in parameters], 1 << 24):
-            flat = cast(Tensor, self.accelerator.reduce(torch.cat([g.flatten() for g in bucket]), reduction="sum"))
-            for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
-                gradient.copy_(part.view_as(gradient))
 
     def _divergence(self, step: int, rows: Sequence[int], values: Mapping[str, float]) -> str:
         what = "the loss" if not math.isfinite(values["loss"]) else "the gradient"
@@ -482,12 +446,12 @@ class _Loop:
             "stopped": self.stopped,
             "warnings": self.warnings,
         }
-        checkpoints.save_checkpoint(self.folder / "checkpoints", self.trained, self.optimiser, state)
+        checkpoints.save_checkpoint(self.folder / "checkpoints", self.trained, self.optimisation.optimiser, state)
 
     def _take_up(self) -> int:
         if self.folder is None:
             raise OptionError("resume needs the run's folder")
-        state = checkpoints.load_checkpoint(self.folder / "checkpoints", self.trained, self.optimiser)
+        state = checkpoints.load_checkpoint(self.folder / "checkpoints", self.trained, self.optimisation.optimiser)
         if state is None:
             return 0
         if state["data"] != self.fingerprint:
@@ -502,24 +466,3 @@ class _Loop:
         if self.evaluator is not None and self.history:
             self.evaluator.stop(self.history)  # shows it what was measured before it began
         return int(state["step"])
-
-
-def default_learning_rate(objective: Objective, policy: TextModel) -> float:
-    """The peak rate where none is given: the objective's own, for full weights or adapters."""
-    full, adapters = objective.learning_rates
-    return adapters if policy.has_adapters else full
-
-
-def _can_fuse(parameters: Sequence[Tensor]) -> bool:
-    return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
-
-
-def _buckets(tensors: Sequence[Tensor], numbers: int) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    for tensor in tensors:
-        if bucket and (tensor.dtype != bucket[0].dtype or sum(t.numel() for t in bucket) + tensor.numel() > numbers):
-            yield bucket
-            bucket = []
-        bucket.append(tensor)
-    if bucket:
-        yield bucket

@@ -22,7 +22,8 @@ def random_batch() -> Callable[..., Any]:
         def uniform(count: int = items) -> torch.Tensor:
             return torch.rand(count, generator=generator, dtype=torch.float64)
 
-        def response(role: str, count: int) -> ResponseLogps:
+        def response(role: str, each: int) -> ResponseLogps:
+            count = items * each
             lengths = torch.randint(1, 40, (count,), generator=generator)
             of_token, total = torch.arange(count).repeat_interleave(lengths), int(lengths.sum())
             compares = role in objective.reference_roles
@@ -38,20 +39,31 @@ def random_batch() -> Callable[..., Any]:
                 by_token.summed(by_token.reference) if by_token.reference is not None else None,
                 by_token if objective.needs_tokens else None,
                 (uniform(count) * lengths).requires_grad_() if role in objective.kl_roles else None,
+                row=torch.arange(items).repeat_interleave(each),
             )
 
-        n_base = getattr(objective, "n_base", 1)
-        scores = {role: response(role, items * (n_base if role == "base" else 1)) for role in objective.roles}
+        several = {"base": getattr(objective, "n_base", 1), "online": 3} | ({"response": 4} if grouped(objective) else {})
+        scores = {role: response(role, several.get(role, 1)) for role in objective.roles}
         numbers = {
             "desirable": (torch.arange(items) % 3 > 0).double(),
             "reward": uniform(),
             "advantage": uniform() - 0.3,
             "margin": torch.where(torch.arange(items) % 2 == 0, uniform(), torch.nan),
         }
+        numbers["explored"] = (torch.arange(items) % 2).double()
         asked = {name: numbers[name] for name in objective.numbers}
-        return objective.batch(scores, StepInputs(0.5 + uniform(), asked, step_kl=10 * uniform().mean()))
+        of_responses = {name: {"response": uniform(4 * items)} for name in objective.response_numbers}
+        kl = 10 * uniform().mean()
+        return objective.batch(
+            scores, StepInputs(0.5 + uniform(), asked, step_kl=kl, response_numbers=of_responses)
+        )
 
     return build
+
+
+def grouped(objective: Objective) -> bool:
+    """Whether a row of the objective holds several responses in one role, with numbers of their own."""
+    return bool(objective.response_numbers)
 
 
 def _leaf(by_token: ByToken, values: torch.Tensor) -> torch.Tensor:

@@ -59,11 +59,12 @@ def refusal(path: Path, text: str) -> str:
 
 
 def test_names_cover_what_users_can_train() -> None:
-    pairs = "dpo cdpo rdpo ipo slic hinge-norm cpo simpo orpo rpo ln-dpo reward-model"
+    pairs = "dpo cdpo rdpo ipo slic hinge-norm rso cpo simpo orpo rpo ln-dpo reward-model"
     single = "kto sft wbc r-gold filtered-nll r-lol a-lol a-lol-ref-free a-lol-seq a-lol-kl reward-regression"
     ascent = "ga grad-diff ga-kl ga-forget-kl npo npo-rt npo-kl"
     alternatives = "idk dpo-idk dpo-idk-rt dpo-idk-kl kto-idk kto-idk-rt kto-idk-kl"
-    assert set(objective_names()) == set(f"{pairs} {single} {ascent} {alternatives}".split())
+    online = "xpo hypo copg"
+    assert set(objective_names()) == set(f"{pairs} {single} {ascent} {alternatives} {online}".split())
 
 
 @pytest.mark.parametrize("spelling", ["ln-dpo", "ln_dpo", "LN-DPO", " ln_dpo "])

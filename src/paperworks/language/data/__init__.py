@@ -1,7 +1,11 @@
 """Training data for language models: row types, readers that check every row, splits, conversions, label noise."""
 
 from paperworks.language.data.conversation import as_messages, characters, plain_text
-from paperworks.language.data.conversions import preferences_to_demonstrations, preferences_to_feedback
+from paperworks.language.data.conversions import (
+    preferences_to_demonstrations,
+    preferences_to_feedback,
+    preferences_to_groups,
+)
 from paperworks.language.data.dataset import Dataset, Report, fingerprint
 from paperworks.language.data.label_noise import estimate_flip_rate, flip_preferences
 from paperworks.language.data.labelled_sentences import LabelledSentence, read_labelled_sentences
@@ -18,6 +22,7 @@ from paperworks.language.data.schemas import (
     QuestionAnswer,
     Retain,
     Scored,
+    ScoredGroup,
     Text,
     Where,
 )
@@ -37,6 +42,7 @@ __all__ = [
     "Retain",
     "SCHEMAS",
     "Scored",
+    "ScoredGroup",
     "Text",
     "Where",
     "as_messages",
@@ -48,6 +54,7 @@ __all__ = [
     "plain_text",
     "preferences_to_demonstrations",
     "preferences_to_feedback",
+    "preferences_to_groups",
     "read",
     "read_labelled_sentences",
 ]

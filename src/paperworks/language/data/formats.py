@@ -1,4 +1,4 @@
-"""The ways in which files lay out a row: `plain` strings, `chat` messages, Anthropic's `hh` dialogues.
+"""The ways in which files lay out a row: `plain` strings, `chat` messages, Anthropic's `hh` dialogues, and others.
 
 A format takes the named values of one row and gives the same row with its texts as `Text`: prompts split off, shared
 turns found. It reads what is there and leaves what a schema requires to the readers. Nothing here opens files.
@@ -14,6 +14,8 @@ from paperworks.language.data import conversation, values
 from paperworks.language.data.conversation import parse_messages, split_last, split_pair
 from paperworks.language.data.problems import BadRow, shown
 from paperworks.language.data.schemas import Text
+from paperworks.language.data.scored_formats import lol
+from paperworks.language.data.task_formats import gsm8k, humaneval, mbpp
 
 Values = dict[str, Any]
 
@@ -76,12 +78,25 @@ def hh(row: Values) -> Values:
     return row
 
 
-def lol(row: Values) -> Values:
-    """A row that `scored_formats.lol` made of a record of scored answers; there is nothing left to lay out."""
+def laid_out(row: Values) -> Values:
+    """A row that one of `RECORD_FORMATS` made of a record; there is nothing left to lay out."""
     return row
 
 
-FORMATS: dict[str, Callable[[Values], Values]] = {"plain": plain, "chat": chat, "hh": hh, "lol": lol}
+RECORD_FORMATS: dict[str, Callable[[Mapping[str, Any]], list[Values]]] = {
+    "lol": lol,
+    "gsm8k": gsm8k,
+    "humaneval": humaneval,
+    "mbpp": mbpp,
+}
+"""Layouts that are not plain rows: how a whole record becomes rows with the schemas' own names."""
+
+FORMATS: dict[str, Callable[[Values], Values]] = {
+    "plain": plain,
+    "chat": chat,
+    "hh": hh,
+    **dict.fromkeys(RECORD_FORMATS, laid_out),
+}
 
 
 def check_format(name: str) -> None:

@@ -18,11 +18,12 @@ from paperworks.language.data import values
 from paperworks.language.data.conversation import is_blank
 from paperworks.language.data.conversions import FROM_PREFERENCES
 from paperworks.language.data.dataset import Dataset, Report, mean_characters
-from paperworks.language.data.formats import FORMATS, check_format, detect
+from paperworks.language.data.formats import FORMATS, RECORD_FORMATS, check_format, detect
 from paperworks.language.data.problems import BadRow, Tally, listed
 from paperworks.language.data.schemas import SCHEMAS, Column, Preference, Where, columns_of, schema_of
-from paperworks.language.data.scored_formats import lol, looks_like_lol
+from paperworks.language.data.scored_formats import looks_like_lol
 from paperworks.language.data.sources import Source, open_source
+from paperworks.language.data.task_formats import task_format
 
 BadRows = Literal["error", "skip"]
 Row = TypeVar("Row")
@@ -69,7 +70,7 @@ def read(
         lines on standard input, a folder, or `owner/name[:configuration]` on the hub.
       schema: `preference`, `feedback`, `demonstration`, `prompt`, or the row type. Feedback and demonstrations are made
         from preferences where the source holds those; the report says so.
-      format: `plain`, `chat`, `hh`, `lol`, or `auto` to tell it from the first rows.
+      format: `plain`, `chat`, `hh`, `lol`, `gsm8k`, `humaneval`, `mbpp`, or `auto` to tell it from the first rows.
       mapping: which column holds a field, `{"prompt": "question"}` or `["prompt=question"]`; dots go into nested
         objects and, as numbers, into lists.
       split: the split of a folder or hub data set (`train` where it is not given).
@@ -136,7 +137,8 @@ def parse_mapping(mapping: Mapping[str, str] | Iterable[str]) -> dict[str, str]:
             if field.strip() in pairs:
                 raise OptionError(f"--map names the field {field.strip()!r} twice")
             pairs[field.strip()] = name.strip()
-    known = {column.name for row_type in SCHEMAS.values() for column in columns_of(row_type)} | {"messages"}
+    known = {column.name for row_type in SCHEMAS.values() for column in columns_of(row_type) if column.kind != "rest"}
+    known.add("messages")
     for field in pairs:
         if field not in known:
             raise OptionError(f"--map {field}={pairs[field]}: unknown field {field!r}{did_you_mean(field, known)}")
@@ -160,20 +162,24 @@ class _Plan:
     @cached_property
     def looked_up(self) -> tuple[Column, ...]:
         """What a record is searched for: chat and hh find the prompt of a pair by comparing its sides."""
-        return self.columns if self.format in ("plain", "lol") else _united(self.columns, columns_of(Preference)[:3])
+        plain = self.format == "plain" or self.format in RECORD_FORMATS
+        return self.columns if plain else _united(self.columns, columns_of(Preference)[:3])
 
     def rows(self, record: dict[str, Any] | BadRow, where: Where) -> list[Any]:
-        """The rows of one record: one, those it holds (format lol), or those it converts to. Raises BadRow."""
+        """The rows of one record: one, those it holds, or those it converts to. Raises BadRow."""
         if isinstance(record, BadRow):
             raise record
-        if self.format == "lol":
-            return [row for each in lol(record) for row in self._rows(each, where)]
+        if self.format in RECORD_FORMATS:
+            return [row for each in RECORD_FORMATS[self.format](record) for row in self._rows(each, where)]
         return self._rows(record, where)
 
     def _rows(self, record: dict[str, Any], where: Where) -> list[Any]:
         laid_out = FORMATS[self.format](_named(record, self.looked_up, self.mapping))
         contents = {}
         for column in self.columns:
+            if column.kind == "rest":
+                contents[column.name] = values.rest(record)
+                continue
             value = laid_out.get(column.name)
             if column.name in laid_out and (value != "" or column.kind == "text"):
                 contents[column.name] = values.READ[column.kind](value, column.name)
@@ -207,8 +213,9 @@ def _plan(
     samples = [_named(record, known, mapping) for _, record in head if isinstance(record, dict)]
     convert = schema_name if schema_name in FROM_PREFERENCES and _holds_preferences(samples) else ""
     if format == "auto":
-        raw = (record for _, record in head if isinstance(record, dict))
-        format = "lol" if any(map(looks_like_lol, raw)) else detect(samples)
+        raw = [record for _, record in head if isinstance(record, dict)]
+        task = task_format(raw[0]) if raw and not mapping and schema_name in ("prompt", "demonstration") else None
+        format = "lol" if any(map(looks_like_lol, raw)) else task or detect(samples)
     plan = _Plan(Preference if convert else row_type, format, mapping, convert)
     if source.columns is not None and plan.format == "plain":
         _require_columns(source.name, source.columns, plan)

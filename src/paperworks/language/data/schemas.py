@@ -32,9 +32,9 @@ A response is nearly always a str: the continuation of a plain prompt, or the co
 prompt of messages. Only a response of several turns is messages.
 """
 
-Kind = Literal["text", "texts", "weight", "boolean", "labels", "number", "numbers", "graded"]
+Kind = Literal["text", "texts", "weight", "boolean", "labels", "number", "numbers", "graded", "scores", "rest"]
 """How a field is read: a Text; a tuple of str; a float ≥ 0; a bool; a tuple of 0/1 labels; a finite float; a mapping of
-names to finite floats; a tuple of Graded."""
+names to finite floats; a tuple of Graded; a tuple of finite floats; all else that the record has, as JSON values."""
 
 
 class Graded(NamedTuple):
@@ -99,6 +99,7 @@ class Preference:
     annotator_labels: tuple[int, ...] = column("labels", default=())  # per annotator: 1 agrees that chosen is better
     margin: float | None = column("number", default=None)  # how much better chosen is, for reward models
     degrees: tuple[Graded, ...] = column("graded", default=())  # graded versions of chosen, in place of built ones
+    explored: bool | None = column("boolean", default=None)  # whether chosen, or rejected, is the fixed sampler's (XPO)
     where: Where = _where()
 
     def check(self) -> None:
@@ -150,6 +151,39 @@ class Scored:
             raise BadRow("missing field", "missing; expected a number, or `rewards` with numbers by name", "reward")
 
 
+@schema("scored-group")
+@dataclass(frozen=True)
+class ScoredGroup:
+    """A prompt and several responses to it, each with a score."""
+
+    prompt: Text = column("text")
+    responses: tuple[str, ...] = column("texts", "completions")
+    scores: tuple[float, ...] = column("scores", "rewards")
+    weight: float = column("weight", default=1.0)
+    where: Where = _where()
+
+    @property
+    def response(self) -> tuple[str, ...]:
+        """The responses under the name of their role."""
+        return self.responses
+
+    @property
+    def reward(self) -> tuple[float, ...]:
+        """The scores under the name that objectives read them by."""
+        return self.scores
+
+    def check(self) -> None:
+        """Raises BadRow for a response with none to compare it with, another count of scores, or one that is blank."""
+        if len(self.responses) < 2:
+            raise BadRow("one response", f"expected 2 or more; found {len(self.responses)}", "responses")
+        if len(self.scores) != len(self.responses):
+            what = f"expected {len(self.responses)}, one a response; found {len(self.scores)}"
+            raise BadRow("different lengths", what, "scores")
+        for number, text in enumerate(self.responses, start=1):
+            if not text.strip():
+                raise BadRow("empty field", f"response {number} is empty; expected text", "responses")
+
+
 @schema("forget")
 @dataclass(frozen=True)
 class Forget:
@@ -190,9 +224,12 @@ class QuestionAnswer:
 @schema("prompt")
 @dataclass(frozen=True)
 class PromptRow:
-    """A prompt alone, to be answered by a policy."""
+    """A prompt alone, to be answered by a policy; and what else its record has, for rewards that compare with it."""
 
     prompt: Text = column("text")
+    fields: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False, metadata={"kind": "rest", "aliases": ()}
+    )
     where: Where = _where()
 
 

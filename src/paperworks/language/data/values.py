@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from paperworks.core.files import json_value
 from paperworks.language.data.conversation import is_blank
 from paperworks.language.data.problems import BadRow, shown
 from paperworks.language.data.schemas import Graded, Kind, Text
@@ -71,6 +72,16 @@ def numbers(value: object, field: str) -> dict[str, float]:
     return {str(name): number(each, f"{field}.{name}") for name, each in found.items()}
 
 
+def scores(value: object, field: str) -> tuple[float, ...]:
+    """A list of finite numbers; a table's cell holds it as JSON."""
+    expected = "a list of finite numbers"
+    found = tuple(map(_as_number, _listed(_from_json(value, field, expected), field, expected)))
+    for number, each in enumerate(found, start=1):
+        if math.isnan(each):
+            raise BadRow("bad number", f"expected finite numbers; number {number} is not one ({shown(value)})", field)
+    return found
+
+
 def graded(value: object, field: str) -> tuple[Graded, ...]:
     """A list of {text, degree}, degrees whole numbers from 0 on."""
     expected = "a list of {text, degree}, degree a whole number ≥ 0"
@@ -106,6 +117,11 @@ def labels(value: object, field: str) -> tuple[int, ...]:
     return tuple(int(item == 1) for item in items)
 
 
+def rest(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything of a record but its prompt, as JSON values."""
+    return {name: json_value(each) for name, each in record.items() if name not in ("prompt", "messages")}
+
+
 READ: dict[Kind, Callable[[object, str], Any]] = {
     "text": text,
     "texts": texts,
@@ -115,6 +131,7 @@ READ: dict[Kind, Callable[[object, str], Any]] = {
     "number": number,
     "numbers": numbers,
     "graded": graded,
+    "scores": scores,
 }
 
 

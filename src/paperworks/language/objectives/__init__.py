@@ -1,7 +1,9 @@
 """Objectives: log-probabilities in, a loss out. Each is a frozen dataclass, found by its name."""
 
+from paperworks.language.objectives.copg import CoPG, GroupLogps
 from paperworks.language.objectives.cpo import CPO
 from paperworks.language.objectives.dpo import DPO
+from paperworks.language.objectives.hypo import HybridLogps, HyPO
 from paperworks.language.objectives.ipo import IPO
 from paperworks.language.objectives.kto import KTO
 from paperworks.language.objectives.ln_dpo import LNDPO
@@ -30,27 +32,42 @@ from paperworks.language.objectives.registry import (
     objective_names,
 )
 from paperworks.language.objectives.rpo import RPO
+from paperworks.language.objectives.rso import RSO
 from paperworks.language.objectives.sft import SFT
 from paperworks.language.objectives.simpo import SimPO
 from paperworks.language.objectives.slic import HingeNorm, SLiC
+from paperworks.language.objectives.soft_preferences import DNO, IPOMD, JudgedPairLogps, OnlineDPO, OnlineIPO, OnlineSLiC
+from paperworks.language.objectives.xpo import XPO, ExploredPairs
 
 __all__ = [
     "ByToken",
+    "CoPG",
     "CPO",
+    "DNO",
     "DPO",
     "IPO",
+    "IPOMD",
+    "JudgedPairLogps",
     "KTO",
     "LNDPO",
     "ORPO",
     "RPO",
+    "RSO",
     "SFT",
     "ConservativeDPO",
     "DemonstrationLogps",
     "DemonstrationObjective",
     "FeedbackLogps",
     "FeedbackObjective",
+    "ExploredPairs",
+    "GroupLogps",
     "HingeNorm",
+    "HyPO",
+    "HybridLogps",
     "Objective",
+    "OnlineDPO",
+    "OnlineIPO",
+    "OnlineSLiC",
     "PairLogps",
     "PairObjective",
     "Prepared",
@@ -62,6 +79,7 @@ __all__ = [
     "SimPO",
     "StepInputs",
     "UnlearningLogps",
+    "XPO",
     "debiased",
     "debiased_accuracy",
     "load_objective_file",

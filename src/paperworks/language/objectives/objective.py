@@ -40,6 +40,7 @@ class ByToken:
     reference: Float[Tensor, " tokens"] | None  # the same under the reference; None when not needed
     response: Int[Tensor, " tokens"]  # which of the role's responses each token belongs to
     responses: int
+    states: Float[Tensor, "tokens width"] | None = None  # the last hidden state from which each token is predicted
 
     def summed(self, values: Float[Tensor, " tokens"]) -> Float[Tensor, " items"]:
         """The sum of token values over each response."""
@@ -89,6 +90,8 @@ class StepInputs:
     graded: Mapping[str, Int[Tensor, " items"]] = field(default_factory=dict)  # degrees of the responses of such roles
     step_kl: Float[Tensor, ""] | None = None  # mean log-ratio of step_kl_role over the whole optimiser step, detached
     modules: Mapping[str, nn.Module] = field(default_factory=dict)  # the objective's own heads, by name
+    response_numbers: Mapping[str, Mapping[str, Float[Tensor, " items"]]] = field(default_factory=dict)  # name, role
+    token_numbers: Mapping[str, Mapping[str, Float[Tensor, " tokens"]]] = field(default_factory=dict)  # name, role
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,9 @@ class Objective:
 
     Class attributes (a property where they depend on options) say what the loop must compute, so that nothing else is:
     `schema` (the rows it trains on), `needs_reference`, `needs_tokens` (scores token by token), `numbers` (numeric fields
-    of the rows), `kl_roles` (divergence over the whole vocabulary), `feature_roles` (pooled hidden states),
+    of the rows), `response_numbers` and `token_numbers` (the same with a value for each response, for each token),
+    `kl_roles` (divergence over the whole vocabulary), `feature_roles` (pooled hidden states), `state_roles` (the hidden
+    state of each token, in `by_token`),
     `step_kl_role` (the role whose mean log-ratio over the whole step is wanted; "mismatched" are other rows' responses).
     """
 
@@ -165,6 +170,8 @@ class Objective:
     needs_reference: ClassVar[bool] = True
     needs_tokens: ClassVar[bool] = False
     numbers: ClassVar[tuple[str, ...]] = ()
+    response_numbers: ClassVar[tuple[str, ...]] = ()
+    token_numbers: ClassVar[tuple[str, ...]] = ()
     step_kl_role: ClassVar[str | None] = None
     learning_rates: ClassVar[tuple[float, float]] = (1e-6, 5e-5)  # peak rates by default: full weights, adapters
 
@@ -190,6 +197,11 @@ class Objective:
     @property
     def feature_roles(self) -> tuple[str, ...]:
         """Roles whose `features` are wanted. None by default."""
+        return ()
+
+    @property
+    def state_roles(self) -> tuple[str, ...]:
+        """Roles whose tokens' hidden states are wanted in `by_token`. None by default."""
         return ()
 
     @property

@@ -14,8 +14,10 @@ from typing import Any
 
 from paperworks.core.errors import OptionError, did_you_mean
 from paperworks.core.options import build
+from paperworks.language.objectives.copg import CoPG
 from paperworks.language.objectives.cpo import CPO
 from paperworks.language.objectives.dpo import DPO
+from paperworks.language.objectives.hypo import HyPO
 from paperworks.language.objectives.ipo import IPO
 from paperworks.language.objectives.kto import KTO
 from paperworks.language.objectives.ln_dpo import LNDPO
@@ -32,10 +34,12 @@ from paperworks.language.objectives.orpo import ORPO
 from paperworks.language.objectives.rdpo import ConservativeDPO, RobustDPO
 from paperworks.language.objectives.reward_modelling import BradleyTerry, RewardRegression
 from paperworks.language.objectives.rpo import RPO
+from paperworks.language.objectives.rso import RSO
 from paperworks.language.objectives.scored import FilteredNLL, RewardGOLD, WeightedBC
 from paperworks.language.objectives.sft import SFT
 from paperworks.language.objectives.simpo import SimPO
 from paperworks.language.objectives.slic import HingeNorm, SLiC
+from paperworks.language.objectives.soft_preferences import DNO, IPOMD, OnlineDPO, OnlineIPO, OnlineSLiC
 from paperworks.language.objectives.unlearning import (
     GradientAscent,
     GradientAscentForgetKL,
@@ -51,6 +55,7 @@ from paperworks.language.objectives.unlearning_alternatives import (
     DPOIDKRetain,
     KTOIDKRetain,
 )
+from paperworks.language.objectives.xpo import XPO
 
 BUILT_IN: tuple[type[Objective], ...] = (
     DPO,
@@ -59,6 +64,7 @@ BUILT_IN: tuple[type[Objective], ...] = (
     IPO,
     SLiC,
     HingeNorm,
+    RSO,
     CPO,
     SimPO,
     KTO,
@@ -90,6 +96,14 @@ BUILT_IN: tuple[type[Objective], ...] = (
     KTOIDKKL,
     BradleyTerry,
     RewardRegression,
+    CoPG,
+    XPO,
+    HyPO,
+    OnlineIPO,
+    IPOMD,
+    OnlineDPO,
+    OnlineSLiC,
+    DNO,
 )
 
 

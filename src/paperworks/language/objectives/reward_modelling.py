@@ -1,6 +1,7 @@
 """Objectives that train a reward model: from pairs (Bradley-Terry) or from scores (regression).
 
-Here a response's score is the reward model's one output for it, not a log-probability; there is no reference.
+Here a response's score is the reward model's one output for it, not a log-probability; there is no reference. Of an ensemble
+it is one output a member, in place of the response's tokens.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from paperworks.core.errors import DataError
+from paperworks.core.errors import DataError, ModelError
 from paperworks.core.options import option
 from paperworks.language.data.schemas import Preference, Scored
 from paperworks.language.logprobs import Tree
 from paperworks.language.objectives.dpo import logistic
+from paperworks.language.objectives.member_rewards import bootstrap_weights, member_rewards, with_draws
 from paperworks.language.objectives.objective import (
     Objective,
     Prepared,
@@ -48,6 +50,7 @@ class RewardPairs:
     rejected: ResponseLogps
     margin: Float[Tensor, " items"]  # how much better chosen is by the row; NaN where it does not say
     weight: Float[Tensor, " items"]
+    member_weight: Float[Tensor, "items members"] | None = None  # how often each member has the row; None: once
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,40 @@ class BradleyTerry(RewardObjective):
     loss = -(1 - e) log sigmoid(d) - e log sigmoid(-d) + c (r_chosen + r_rejected)^2,
     d = r_chosen - r_rejected - margin_weight * margin. A margin (arXiv 2307.09288, eq. 2) is the row's own, 0 where it
     has none; c holds rewards, of which only differences matter else, around 0 (arXiv 2312.09244); e is `label_smoothing`.
+
+    With `ensemble` = K, K heads train on one backbone (arXiv 2406.01013) on the mean of their losses, each from a start of
+    its own and, with `bootstrap`, on its own Poisson(1) resample of the rows. The members share the backbone's weights, so
+    that they disagree less than models trained apart; `evaluate reward` shows how much.
     """
 
     name: ClassVar[str] = "reward-model"
     schema: ClassVar[type] = Preference
-    numbers: ClassVar[tuple[str, ...]] = ("margin",)
+    numbers: ClassVar[tuple[str, ...]] = ("margin", "member_draw")
 
     margin_weight: float = option(1.0, "factor on the rows' margins; 0 leaves them out", low=0)
     centring: float = option(0.0, "pull of rewards to a mean of 0: factor on (r_chosen + r_rejected)^2", low=0)
     label_smoothing: float = option(0.0, "assumed share of pairs whose label is wrong", low=0, below=0.5)
+    ensemble: int = option(1, "members trained in one run: heads on one backbone; combined at use (--combine)", low=1)
+    bootstrap: bool = option(True, "with an ensemble: each member has its own resample of the rows")
+
+    @property
+    def needs_tokens(self) -> bool:  # type: ignore[override]
+        """An ensemble's members stand where a response's tokens do."""
+        return self.ensemble > 1
+
+    def prepare(self, dataset: Dataset, policy: TextModel, *, seed: int, held_out: bool = False) -> Prepared:
+        """Give the model a head a member, and every training row a draw. Raises ModelError where it has other heads."""
+        model = cast("RewardModel", policy)
+        if self.ensemble == 1 and getattr(model, "members", 1) > 1:
+            raise ModelError(f"{model.name} has {model.members} members; train it with --ensemble {model.members}")
+        if self.ensemble == 1 or held_out:
+            return Prepared(self, dataset)
+        model.make_ensemble(self.ensemble, seed=seed)
+        return Prepared(self, with_draws(dataset, seed) if self.bootstrap else dataset)
+
+    def implicit_reward(self, response: ResponseLogps) -> Float[Tensor, " items"]:
+        """The reward itself; of an ensemble the mean of its members."""
+        return member_rewards(response, self.ensemble).mean(1)
 
     def option_notes(self) -> list[str]:
         return note_unless(
@@ -100,19 +128,27 @@ class BradleyTerry(RewardObjective):
 
     def batch(self, scores: Mapping[str, ResponseLogps], inputs: StepInputs) -> RewardPairs:
         margin = inputs.numbers.get("margin", torch.full_like(inputs.weight, math.nan))
-        return RewardPairs(scores["chosen"], scores["rejected"], margin, inputs.weight)
+        draws = inputs.numbers.get("member_draw") if self.ensemble > 1 else None
+        weights = None if draws is None else bootstrap_weights(draws, self.ensemble)
+        return RewardPairs(scores["chosen"], scores["rejected"], margin, inputs.weight, weights)
 
     def loss(self, batch: RewardPairs) -> Float[Tensor, " items"]:
-        chosen, rejected = batch.chosen.policy, batch.rejected.policy
-        margin = torch.where(batch.margin.isnan(), 0.0, batch.margin).to(chosen.dtype)
+        chosen, rejected = (member_rewards(part, self.ensemble) for part in (batch.chosen, batch.rejected))
+        margin = torch.where(batch.margin.isnan(), 0.0, batch.margin).to(chosen.dtype)[:, None]
         difference = chosen - rejected - self.margin_weight * margin
         loss = (1 - self.label_smoothing) * logistic(difference) + self.label_smoothing * logistic(-difference)
-        return loss + self.centring * (chosen + rejected).square()
+        loss = loss + self.centring * (chosen + rejected).square()
+        return (loss if batch.member_weight is None else loss * batch.member_weight).mean(1)
 
     @torch.no_grad()
     def metrics(self, batch: RewardPairs) -> dict[str, Any]:
-        chosen, rejected = batch.chosen.policy.detach(), batch.rejected.policy.detach()
+        each = member_rewards(batch.chosen, self.ensemble) - member_rewards(batch.rejected, self.ensemble)
+        chosen, rejected = (self.implicit_reward(part).detach() for part in (batch.chosen, batch.rejected))
+        more = {}
+        if self.ensemble > 1:
+            more["member_disagreement"] = (each.sign().amax(1) != each.sign().amin(1)).to(each.dtype)
         return {
+            **more,
             "accuracy": ((chosen - rejected).sign() + 1) / 2,
             "margin": chosen - rejected,
             "reward_chosen": chosen,

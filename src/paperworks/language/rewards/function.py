@@ -1,5 +1,7 @@
 """Rewards by name: the built-in ones, a user's own Python function as `FILE.py:function`, a reward model by its folder.
 
+Verifiers and judges, written `kind:what`, are in specs.
+
 The user's file is run as any import runs it: give only files you trust.
 """
 
@@ -11,16 +13,19 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from paperworks.core.errors import OptionError, RewardError, did_you_mean
+from paperworks.language.data.schemas import PromptRow
 from paperworks.language.rewards.lexicon import length, lexicon
 from paperworks.language.rewards.reward import CheckedReward, Reward, which
 from paperworks.language.rewards.sentiment import sentiment
+from paperworks.language.rewards.specs import DESCRIBED, FORMS, is_spec, reward_of_spec
+from paperworks.language.rewards.verifier import RowFunction, RowReward
 
 BUILT_IN: dict[str, Callable[[list[str], list[str]], list[float]]] = {
     "sentiment": sentiment,
@@ -34,14 +39,20 @@ _RESPONSES = {"response", "responses", "completion", "completions", "answer", "a
 _PROMPTS = {"prompt", "prompts", "question", "questions"}
 
 
-def load_reward(name: str, *, device: str = "auto") -> Reward:
+def load_reward(
+    name: str, *, device: str = "auto", rows: Sequence[PromptRow] | None = None, allow_unsandboxed: bool = False
+) -> Reward:
     """The reward of a built-in name (`sentiment`, `lexicon`, `length`), of `FILE.py:function`, or of a reward model.
 
-    A reward model is a folder (also a run folder) or a Hub id `owner/name`, loaded on `device`.
+    A reward model is a folder (also a run folder) or a Hub id `owner/name`, loaded on `device`. Verifiers and judges are
+    written `number:FIELD`, `exact:FIELD`, `regex:PATTERN`, `tests:FIELD`, `judge:MODEL@URL` (see specs): `rows` are the
+    prompts' rows, for those that compare answers with a field of them; `allow_unsandboxed` lets tests run where there
+    is no sandbox.
 
     The function takes two arguments, in either of two ways:
       `def fn(prompts, responses)` gets two lists of str and returns one number a response;
       `def fn(prompt, response)` gets two strings and returns a number.
+    With a third parameter `rows`, `def fn(prompts, responses, rows)` also gets the fields of each prompt's row.
     The parameters' names tell which (plural or singular, also completion(s) for response(s), in either order), else
     their annotations (list or str), else a first call with lists of two: where that gives two numbers, it takes lists.
     Numbers may be Python's, numpy's or tensors; True counts as 1.
@@ -52,6 +63,8 @@ def load_reward(name: str, *, device: str = "auto") -> Reward:
     """
     if name in BUILT_IN:
         return CheckedReward(name, BUILT_IN[name])
+    if is_spec(name):
+        return reward_of_spec(name, rows, allow_unsandboxed=allow_unsandboxed)
     file, colon, function = name.rpartition(":")
     if not colon or not file.endswith(".py"):
         if _names_a_model(name):
@@ -59,19 +72,47 @@ def load_reward(name: str, *, device: str = "auto") -> Reward:
 
             return load_model_reward(name, device=device)
         raise OptionError(
-            f"unknown reward {name!r}{did_you_mean(name, BUILT_IN)}; your own is given as FILE.py:function, a reward model "
-            "as its folder or Hub id"
+            f"unknown reward {name!r}{did_you_mean(name, (*BUILT_IN, *FORMS))}; your own is given as FILE.py:function, a "
+            f"reward model as its folder or Hub id, others as {DESCRIBED}"
         )
     path = Path(file)
     if not path.is_file():
         raise RewardError(f"{file}: no such file; expected FILE.py:function")
-    module = _module(path)
+    module = load_module(path)
     found = getattr(module, function, None)
     if not callable(found):
         known = [key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")]
         hint = did_you_mean(function, known) if known else ""
         raise RewardError(f"{file}: no function {function!r}{hint}")
+    if _takes_rows(found):
+        return RowReward(RowFunction(name, _guarded(name, path, found)), _given(name, rows))
     return CheckedReward(name, _UserFunction(name, path, found))
+
+
+def _takes_rows(function: Callable[..., Any]) -> bool:
+    """Whether a function's third parameter is `rows`."""
+    try:
+        return list(inspect.signature(function).parameters)[2:3] == ["rows"]
+    except (TypeError, ValueError):  # some built-in callables have no signature
+        return False
+
+
+def _given(name: str, rows: Sequence[PromptRow] | None) -> Sequence[PromptRow]:
+    if rows is None:
+        raise OptionError(f"reward {name}: takes the prompts' rows, and there are none here; it goes with --prompts FILE")
+    return rows
+
+
+def _guarded(name: str, path: Path, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, its errors told as a user's."""
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:  # whatever a user's function raises
+            raise RewardError(f"{name}: {_described(error, path)}") from error
+
+    return call
 
 
 def _names_a_model(name: str) -> bool:
@@ -125,7 +166,7 @@ class _UserFunction:
         return f"the {len(responses)} responses together"
 
     def _raised(self, error: Exception, where: str) -> str:
-        return f"{self.name}: {_described(error, self.path)} for {where}"
+        return f"{self.name}: {described(error, self.path)} for {where}"
 
 
 @dataclass(frozen=True)
@@ -172,7 +213,8 @@ def _type_name(annotation: Any) -> str:
     return "list" if outer == "List" else outer
 
 
-def _module(path: Path) -> ModuleType:
+def load_module(path: Path) -> ModuleType:
+    """Run a user's Python file. Raises RewardError."""
     name = f"paperworks_reward_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     specification = importlib.util.spec_from_file_location(name, path)
     assert specification is not None and specification.loader is not None  # a .py file always has both
@@ -184,13 +226,13 @@ def _module(path: Path) -> ModuleType:
         specification.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever a user's file raises when it is run
         del sys.modules[name]
-        raise RewardError(f"{path}: cannot be loaded: {_described(error, path)}") from error
+        raise RewardError(f"{path}: cannot be loaded: {described(error, path)}") from error
     finally:
         sys.path.remove(folder)
     return module
 
 
-def _described(error: BaseException, path: Path) -> str:
+def described(error: BaseException, path: Path) -> str:
     """`ValueError: bad (line 12)`, on one line; the line is the deepest one in the user's file."""
     text = " ".join(str(error).split())[:200]
     described = f"{type(error).__name__}: {text}" if text else type(error).__name__

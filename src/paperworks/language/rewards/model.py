@@ -4,6 +4,8 @@ The backbone is an encoder (BERT, RoBERTa, DistilBERT …), which reads prompt a
 (Llama, GPT-2, Qwen …), whose score is read at the end token; there a prompt is computed once for all its responses.
 The folders are ordinary Hugging Face ones: `AutoModelForSequenceClassification` loads them and gives the same scores.
 Text is tokenised anew by the reward model's own tokenizer, so that it may judge any policy's text.
+
+An ensemble is one backbone with a head a member (arXiv 2406.01013): every text goes through the backbone once for all.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -26,7 +29,7 @@ from paperworks.language.data.conversation import plain_text
 from paperworks.language.data.schemas import Graded, Text
 from paperworks.language.items import batches_by_tokens
 from paperworks.language.logprobs import TokenLogps, Tree
-from paperworks.language.rewards.model_files import read, several_outputs
+from paperworks.language.rewards.model_files import EnsembleFacts, grow_head, read, several_outputs
 from paperworks.language.rewards.model_forward import (
     last_linear,
     packed,
@@ -47,7 +50,7 @@ class Encoded(NamedTuple):
 
 
 class RewardModel(TextModel):
-    """A sequence classifier with one output, and its tokenizer.
+    """A sequence classifier with one output, or one a member of an ensemble, and its tokenizer.
 
     `fresh_modules` names the parts that were drawn at random on loading: the head of a model that had none.
     """
@@ -57,7 +60,8 @@ class RewardModel(TextModel):
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, name: str = "reward model") -> None:
         super().__init__(model, tokenizer, name=name)
         config = self.base.config
-        if config.num_labels != 1:
+        facts = self.ensemble
+        if config.num_labels != (1 if facts is None else facts.members):
             raise ModelError(several_outputs(name, int(config.num_labels or 0)))
         if config.pad_token_id is None:
             config.pad_token_id = tokenizer.pad_token_id
@@ -67,6 +71,37 @@ class RewardModel(TextModel):
     def fresh_modules(self) -> tuple[str, ...]:
         """Names of the modules whose weights were drawn at random on loading; empty for a trained reward model."""
         return tuple(getattr(self.base, "_fresh_modules", ()))
+
+    @property
+    def ensemble(self) -> EnsembleFacts | None:
+        """What is known of its members; None for a single reward model."""
+        return cast("EnsembleFacts | None", getattr(self.base, "_ensemble", None))
+
+    @property
+    def members(self) -> int:
+        """How many rewards it gives a response: 1, or one a member."""
+        return 1 if self.ensemble is None else self.ensemble.members
+
+    def make_ensemble(self, members: int, *, seed: int = 0) -> None:
+        """Give a fresh model a head a member, each drawn on its own; nothing where it has as many already.
+
+        Raises ModelError for a model with another number of members, or with a trained head: its copies would agree.
+        """
+        if members == self.members:
+            return
+        if self.ensemble is not None:
+            raise ModelError(f"{self.name} has {self.members} members; train it with --ensemble {self.members}")
+        if not self.fresh_modules:
+            raise ModelError(
+                f"{self.name} has a trained head already, whose copies would all agree; start --ensemble {members} from a "
+                "language model, or train single models with other seeds and name each by --reward"
+            )
+        grow_head(self.base, members, seed)
+        self.know_members(EnsembleFacts(members))
+
+    def know_members(self, facts: EnsembleFacts) -> None:
+        """Keep what is known of the members; it is saved with the model."""
+        cast(Any, self.base)._ensemble = facts
 
     # ------------------------------------------------------------------------------------------------------- loading
 
@@ -209,6 +244,7 @@ class RewardModel(TextModel):
     def scores(self, trees: Sequence[Tree], *, keep_hidden: bool = False) -> TokenLogps:
         """The score of every response, with gradient: `values` has one a response, in tree order, float32.
 
+        Of an ensemble it has the members' scores in turn, responses one after another, as a response's tokens stand.
         Raises OptionError with `keep_hidden`: an objective that reads hidden states trains policies.
         """
         if keep_hidden:
@@ -217,9 +253,10 @@ class RewardModel(TextModel):
             )
         counts = torch.tensor([float(len(r)) for tree in trees for r in tree.responses], device=self.device)
         values = self._values(trees)
-        return TokenLogps(values, torch.arange(len(values), device=self.device), counts)
+        response = torch.arange(len(values), device=self.device).repeat_interleave(self.members)
+        return TokenLogps(values.reshape(-1), response, counts)
 
-    def _values(self, trees: Sequence[Tree]) -> Float[Tensor, " responses"]:
+    def _values(self, trees: Sequence[Tree]) -> Float[Tensor, "responses ..."]:
         window = getattr(self.base.config, "sliding_window", None) or 1 << 40
         longest = max(len(tree.prompt) + max(map(len, tree.responses)) for tree in trees)
         if self.method == "padded" or longest >= window or not all(map(self.is_read_inside, trees)):
@@ -241,7 +278,7 @@ class RewardModel(TextModel):
     ) -> list[float]:
         """The score of each response to the prompt beside it, without gradient, in batches of like length.
 
-        Texts beyond the model's context are cut (see `encode`). `on_progress` gets the share done.
+        Of an ensemble the mean of its members' raw scores; `member_scores` has each. Texts beyond the model's context are cut (see `encode`). `on_progress` gets the share done.
         """
         encoded = self.encode(prompts, responses)
         return self.score_encoded(encoded, most_tokens=most_tokens, on_progress=on_progress)
@@ -254,22 +291,37 @@ class RewardModel(TextModel):
         on_progress: Callable[[float], None] | None = None,
     ) -> list[float]:
         """The same for texts that are token ids already."""
+        return self.member_scores(encoded, most_tokens=most_tokens, on_progress=on_progress).mean(1).tolist()
+
+    def member_scores(
+        self,
+        encoded: Sequence[Encoded],
+        *,
+        most_tokens: int = 4096,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Float[Tensor, "responses members"]:
+        """Every member's raw score of each response (one column where there is one member), float64 on the CPU."""
         together: dict[object, list[int]] = {}  # responses to one prompt share its computation
         for at, one in enumerate(encoded):
             together.setdefault(tuple(one.prompt) if self.is_decoder else at, []).append(at)
         groups = [places[i : i + 16] for places in together.values() for i in range(0, len(places), 16)]
         trees = [Tree(encoded[group[0]].prompt, [encoded[at].response for at in group]) for group in groups]
-        out, done = [0.0] * len(encoded), 0
+        out, done = torch.zeros(len(encoded), self.members, dtype=torch.float64), 0
         with torch.no_grad(), self.acting():
             for batch in batches_by_tokens(trees, most_tokens):
-                values = self._values([trees[i] for i in batch]).tolist()
+                values = self._values([trees[i] for i in batch])
                 places = [at for i in batch for at in groups[i]]
-                for at, value in zip(places, values, strict=True):
-                    out[at] = value
+                out[places] = values.reshape(len(places), -1).double().cpu()
                 done += len(places)
                 if on_progress is not None:
                     on_progress(done / len(encoded))
         return out
+
+    def write(self, folder: Path) -> None:
+        """Write model and tokenizer into an existing folder, and what is known of an ensemble's members."""
+        super().write(folder)
+        if self.ensemble is not None:
+            self.ensemble.write(folder)
 
     # ---------------------------------------------------------------------------------------------------------- scale
 

@@ -1,6 +1,7 @@
 """Reading reward models: a sequence classifier as it is, a language model with a fresh scalar head, an adapter of either.
 
-Settles how rows are padded, which decides where transformers reads a decoder's score.
+Settles how rows are padded, which decides where transformers reads a decoder's score. An ensemble is a classifier with an
+output a member, and `ensemble.json` beside it.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,10 +19,73 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as transformers_logging
 
 from paperworks.core.errors import ModelError
-from paperworks.core.seeding import derive_seed
+from paperworks.core.files import read_json
+from paperworks.core.seeding import derive_seed, torch_generator
 from paperworks.language import logprobs, models
+from paperworks.language.rewards.ensemble import Scale
+from paperworks.language.rewards.model_forward import head_linears
 
 _CLASSIFIER = "ForSequenceClassification"
+ENSEMBLE_FILE = "ensemble.json"
+
+
+@dataclass(frozen=True)
+class EnsembleFacts:
+    """What is known of a reward model's members beside their weights."""
+
+    members: int
+    scales: tuple[Scale, ...] | None = None  # of each member's scores on calibration texts; None: never standardised
+    standardised_on: str = ""  # which texts
+    correlation: float | None = None  # mean of members' pairwise correlations there
+
+    def write(self, folder: Path) -> None:
+        """Put ENSEMBLE_FILE into the folder."""
+        scales = None if self.scales is None else [list(scale) for scale in self.scales]
+        values = {
+            "members": self.members,
+            "scales": scales,
+            "standardised_on": self.standardised_on,
+            "correlation": self.correlation,
+        }
+        (folder / ENSEMBLE_FILE).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def ensemble_facts(folder: str | Path) -> EnsembleFacts | None:
+    """The facts in a model's folder; None for a single model. Raises ModelError where the file is damaged."""
+    path = Path(folder) / ENSEMBLE_FILE
+    if not path.is_file():
+        return None
+    try:
+        found = read_json(path)
+        scales = found.get("scales")
+        facts = EnsembleFacts(
+            int(found["members"]),
+            None if scales is None else tuple(Scale(float(mean), float(deviation)) for mean, deviation in scales),
+            str(found.get("standardised_on", "")),
+            found.get("correlation"),
+        )
+    except Exception as error:  # whatever a damaged file holds
+        raise ModelError(f"{path}: damaged ({models._line(error)}); put it back, or train again") from None
+    if facts.members < 2 or (facts.scales is not None and len(facts.scales) != facts.members):
+        raise ModelError(f"{path}: damaged (members and scales do not fit); put it back, or train again")
+    return facts
+
+
+def grow_head(base: nn.Module, members: int, seed: int) -> None:
+    """Give a model of one output an output a member, each with weights drawn afresh."""
+    config = cast(Any, base).config
+    for linear in head_linears(base):  # beneath PEFT the one that trains and the one it began as
+        draw = torch_generator(seed, "ensemble heads")
+        spread = getattr(config, "initializer_range", None) or 0.02
+        weight = torch.randn(members, linear.in_features, generator=draw) * spread
+        old = linear.weight
+        linear.weight = nn.Parameter(weight.to(old), requires_grad=old.requires_grad)
+        if linear.bias is not None:
+            linear.bias = nn.Parameter(old.new_zeros(members), requires_grad=old.requires_grad)
+        linear.out_features = members
+    config.num_labels = members
+    config.problem_type = "regression"
+    cast(Any, base).num_labels = members
 
 
 def read(name: str, dtype: torch.dtype, seed: int) -> tuple[nn.Module, PreTrainedTokenizerBase]:
@@ -47,13 +112,15 @@ def _read_whole(location: str, name: str, dtype: torch.dtype, seed: int) -> tupl
             f"{name} is an encoder-decoder; a reward model is made from an encoder (BERT, DeBERTa …) or from a "
             "decoder-only language model (Llama, GPT-2 …)"
         )
-    if is_classifier and config.num_labels != 1:
+    facts = ensemble_facts(location)
+    outputs = 1 if facts is None else facts.members
+    if is_classifier and config.num_labels != outputs:
         raise ModelError(several_outputs(name, config.num_labels))
     try:
         with torch.random.fork_rng(), _without_load_report():
             torch.manual_seed(derive_seed(seed, "reward head"))
             model, info = AutoModelForSequenceClassification.from_pretrained(
-                location, num_labels=1, dtype=dtype, use_safetensors=True, output_loading_info=True
+                location, num_labels=outputs, dtype=dtype, use_safetensors=True, output_loading_info=True
             )
         tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(location))
     except Exception as error:  # as above
@@ -68,6 +135,7 @@ def _read_whole(location: str, name: str, dtype: torch.dtype, seed: int) -> tupl
             f"the model folder {location} is damaged or incomplete: it has no weights for {', '.join(fresh)}"
         )
     model._fresh_modules = tuple(fresh)
+    model._ensemble = facts
     if fresh:
         _choose_padding(tokenizer)
         model.config.pad_token_id = tokenizer.pad_token_id
@@ -90,6 +158,9 @@ def _read_adapter(location: str, name: str, dtype: torch.dtype, seed: int) -> tu
             f"(peft: merge_and_unload), or start from {base_name}"
         )
     base, tokenizer = read(base_name, dtype, seed)
+    facts = ensemble_facts(location)
+    if facts is not None:
+        grow_head(base, facts.members, seed)
     try:
         with models.quiet_peft(), _without_load_report():
             model = PeftModel.from_pretrained(cast(Any, base), location, is_trainable=True)
@@ -99,6 +170,7 @@ def _read_adapter(location: str, name: str, dtype: torch.dtype, seed: int) -> tu
         raise ModelError(f"the adapter in {location} does not load onto {base_name}: {models._line(error)}") from error
     inside = cast(Any, logprobs._unwrapped(model))
     inside._fresh_modules = ()
+    inside._ensemble = facts
     if tokenizer.pad_token_id is not None:
         inside.config.pad_token_id = tokenizer.pad_token_id
     return model.eval(), tokenizer

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from paperworks.language.rewards.model import RewardModel
 
 
-def packed(model: RewardModel, trees: Sequence[Tree]) -> Float[Tensor, " responses"]:
-    """Scores with each prompt computed once; the head meets only the states that it reads, in float32."""
+def packed(model: RewardModel, trees: Sequence[Tree]) -> Float[Tensor, "responses ..."]:
+    """Scores with each prompt computed once; the head meets only the states that it reads, in float32.
+
+    [responses], or [responses, members] of an ensemble.
+    """
     head = last_linear(model.base)
     states = read_states(model, trees)
     with torch.autocast(states.device.type, enabled=False):
@@ -49,8 +52,8 @@ def read_states(model: RewardModel, trees: Sequence[Tree]) -> Float[Tensor, "res
     return hidden[layout.predictors[torch.tensor(reads, device=device)]]
 
 
-def padded(model: RewardModel, trees: Sequence[Tree]) -> Float[Tensor, " responses"]:
-    """Scores by the model's own forward pass on right-padded rows."""
+def padded(model: RewardModel, trees: Sequence[Tree]) -> Float[Tensor, "responses ..."]:
+    """Scores by the model's own forward pass on right-padded rows: [responses], or [responses, members]."""
     base, device = model.base, model.device
     rows = [(tree.prompt, response) for tree in trees for response in tree.responses]
     if not model.is_decoder:
@@ -118,13 +121,22 @@ def packed_agrees(model: RewardModel, *, tolerance: float = 1e-4) -> tuple[bool,
 
 def last_linear(base: nn.Module) -> nn.Linear:
     """The linear map that gives the score: the head, or the last one inside it; beneath PEFT's copy the one that trains."""
+    return head_linears(base)[0]
+
+
+def head_linears(base: nn.Module) -> list[nn.Linear]:
+    """`last_linear`, and beneath PEFT also the one that it began as. Raises ModelError for a head that is not linear."""
     head = getattr(base, "score", None) or getattr(base, "classifier", None)
+    heads = [] if head is None else [head]
     if head is not None and hasattr(head, "modules_to_save") and head.modules_to_save:
-        head = next(iter(head.modules_to_save.values()))
-    linears = [] if head is None else [module for module in head.modules() if isinstance(module, nn.Linear)]
-    if not linears:
+        heads = [*head.modules_to_save.values(), head.original_module]
+    found = []
+    for each in heads:
+        linears = [module for module in each.modules() if isinstance(module, nn.Linear)]
+        found += linears[-1:]
+    if not found:
         raise ModelError(f"{type(base).__name__} has no linear head named score or classifier; use another model")
-    return linears[-1]
+    return found
 
 
 def position_offset(base: nn.Module) -> int:

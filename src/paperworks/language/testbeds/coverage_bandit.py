@@ -8,7 +8,7 @@ one batched program.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +17,12 @@ from torch import Tensor
 
 from paperworks.core.errors import OptionError
 from paperworks.core.seeding import torch_generator
+from paperworks.language.objectives.dpo import DPO
+from paperworks.language.objectives.hypo import HybridLogps, HyPO
 from paperworks.language.objectives.objective import PairLogps, PairObjective, ResponseLogps
 from paperworks.language.testbeds.independent import losses_of_problems
 
+ONLINE_PROMPTS = 16  # how often a step samples the current policy's responses to the one prompt, for HyPO
 SHORTEST, LONGEST = 5, 40  # response lengths: our own addition, so that per-token averages mean something here
 
 
@@ -137,22 +140,53 @@ def train(
     held_out: CoveredPairs,
     *,
     kl_penalties: Sequence[float] | None = None,
+    samples: int = 2,
+    seeds: Sequence[int] | None = None,
     steps: int = 1500,
     learning_rate: float = 0.02,
     record_every: int = 10,
 ) -> Course:
     """Full-batch Adam from pi_ref; every objective is a grid point, trained beside the others on the same pairs.
 
-    kl_penalties: for each objective a coefficient of the exact KL(pi || pi_ref), which HyPO estimates from samples.
-    Recorded are every `record_every`-th step and the last.
+    kl_penalties: for each objective a coefficient of the exact KL(pi || pi_ref), which HyPO estimates from samples:
+    `samples` responses, 16 times a step, drawn by `seeds` (default 0, 1, ...). Recorded are every `record_every`-th step
+    and the last.
     """
-    penalties = torch.tensor(
-        [0.0] * len(objectives) if kl_penalties is None else list(kl_penalties), dtype=torch.float64
+    training = _Scorer(bandit, objectives, pairs)
+    validation = _Scorer(bandit, [_offline(objective) for objective in objectives], held_out)
+    online = None
+    if any(isinstance(objective, HyPO) for objective in objectives):
+        online = _Online(range(len(bandit.reward)) if seeds is None else seeds, steps, samples)
+    return descend(
+        bandit,
+        len(objectives),
+        lambda step, logp: training.losses(logp, None if online is None else online.draw(step, logp)),
+        kl_penalties=kl_penalties,
+        logp_chosen=lambda logp: training.gathered(logp)[:, 0].mean(-1),
+        held_out=validation.losses,
+        steps=steps,
+        learning_rate=learning_rate,
+        record_every=record_every,
     )
+
+
+def descend(
+    bandit: CoverageBandit,
+    points: int,
+    losses: Callable[[int, Float[Tensor, "points seeds responses"]], Float[Tensor, "points seeds"]],
+    *,
+    logp_chosen: Callable[[Tensor], Tensor],
+    held_out: Callable[[Tensor], Tensor],
+    kl_penalties: Sequence[float] | None = None,
+    steps: int = 1500,
+    learning_rate: float = 0.02,
+    record_every: int = 10,
+) -> Course:
+    """Adam from pi_ref on `losses(step, log pi)`, plus each point's KL penalty; the last two functions are recorded."""
+    penalties = torch.tensor([0.0] * points if kl_penalties is None else list(kl_penalties), dtype=torch.float64)
     seeds, _, dimensions = bandit.features.shape
-    weights = torch.zeros(len(objectives), seeds, dimensions, dtype=torch.float64, requires_grad=True)
+    weights = torch.zeros(points, seeds, dimensions, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([weights], lr=learning_rate)
-    training, validation = _Scorer(bandit, objectives, pairs), _Scorer(bandit, objectives, held_out)
     at: list[int] = []
     records: list[tuple[Tensor, ...]] = []
     for step in range(steps + 1):
@@ -160,10 +194,12 @@ def train(
         kl = (logp.exp() * (logp - bandit.log_reference)).sum(-1)
         if step % record_every == 0 or step == steps:
             at.append(step)
-            records.append(_record(bandit, logp.detach(), kl.detach(), training, validation))
+            now = logp.detach()
+            reward, outside = ((now.exp() * values).sum(-1) for values in (bandit.reward, ~bandit.covered))
+            records.append((reward, outside, logp_chosen(now), kl.detach(), held_out(now)))
         if step < steps:
             adam.zero_grad()
-            total = training.losses(logp).sum()
+            total = losses(step, logp).sum()
             if kl_penalties is not None:
                 total = total + (penalties[:, None] * kl).sum()
             total.backward()
@@ -180,13 +216,23 @@ def run(
     held_out_pairs: int = 100,
     base: str = "reference",
     kl_penalties: Sequence[float] | None = None,
+    samples: int = 2,
     steps: int = 1500,
 ) -> Course:
-    """Make the seeds' worlds and pairs, and train every objective on them."""
+    """Make the seeds' worlds and pairs, and train every objective on them (see `train`)."""
     bandit = make_bandit(seeds, covered=covered)
     training = draw_covered_pairs(bandit, seeds, pairs, base=base)
     held_out = draw_covered_pairs(bandit, seeds, held_out_pairs, stream="held out", base=base)
-    return train(bandit, objectives, training, held_out, kl_penalties=kl_penalties, steps=steps)
+    return train(
+        bandit,
+        objectives,
+        training,
+        held_out,
+        kl_penalties=kl_penalties,
+        samples=samples,
+        seeds=seeds,
+        steps=steps,
+    )
 
 
 class _Scorer:
@@ -194,6 +240,7 @@ class _Scorer:
 
     def __init__(self, bandit: CoverageBandit, objectives: Sequence[PairObjective], pairs: CoveredPairs) -> None:
         self.objectives = objectives
+        self._log_reference = bandit.log_reference
         self.index = torch.stack([pairs.chosen, pairs.rejected, pairs.base])  # [roles, seeds, pairs]
         if not any("base" in objective.roles for objective in objectives):
             self.index = self.index[:2]
@@ -206,28 +253,56 @@ class _Scorer:
         table = logp[:, None].expand(-1, roles, -1, -1)
         return table.gather(-1, self.index.expand(points, -1, -1, -1))
 
-    def losses(self, logp: Float[Tensor, "points seeds responses"]) -> Float[Tensor, "points seeds"]:
-        """Every objective's mean over each seed's pairs."""
+    def losses(
+        self, logp: Float[Tensor, "points seeds responses"], online: Int[Tensor, "points seeds prompts k"] | None = None
+    ) -> Float[Tensor, "points seeds"]:
+        """Every objective's mean over each seed's pairs; `online` are responses that the current policy drew."""
         losses = []
-        for objective, by_role in zip(self.objectives, self.gathered(logp).flatten(-2), strict=True):
+        for point, (objective, by_role) in enumerate(
+            zip(self.objectives, self.gathered(logp).flatten(-2), strict=True)
+        ):
             scores = [
                 ResponseLogps(policy, lengths, reference)
                 for policy, lengths, reference in zip(by_role, self.lengths, self.reference, strict=True)
             ]
-            base = scores[2] if "base" in objective.roles else None
-            batch = PairLogps(scores[0], scores[1], torch.ones_like(scores[0].policy), base)
+            weight = torch.ones_like(scores[0].policy)
+            batch = PairLogps(scores[0], scores[1], weight, scores[2] if "base" in objective.roles else None)
+            if online is not None and isinstance(objective, HyPO):
+                batch = HybridLogps(scores[0], scores[1], weight, online=self._online(logp[point], online[point]))
             losses.append(losses_of_problems(objective, batch, logp.shape[1]))
         return torch.stack(losses)
 
+    def _online(
+        self, logp: Float[Tensor, "seeds responses"], drawn: Int[Tensor, "seeds prompts k"]
+    ) -> ResponseLogps:
+        """The drawn responses, those of a prompt beside each seed's first pairs."""
+        seeds, prompts, each = drawn.shape
+        index = drawn.flatten(1)
+        row = torch.arange(seeds)[:, None] * self.index.shape[-1] + torch.arange(prompts)
+        policy, reference = logp.gather(1, index).flatten(), self._log_reference.gather(1, index).flatten()
+        return ResponseLogps(policy, torch.ones_like(reference), reference, row=row.flatten().repeat_interleave(each))
 
-def _record(
-    bandit: CoverageBandit, logp: Tensor, kl: Tensor, training: _Scorer, validation: _Scorer
-) -> tuple[Tensor, ...]:
-    probability = logp.exp()
-    return (
-        (probability * bandit.reward).sum(-1),
-        (probability * ~bandit.covered).sum(-1),
-        training.gathered(logp)[:, 0].mean(-1),
-        kl,
-        validation.losses(logp),
-    )
+
+class _Online:
+    """Responses of the current policy, from random numbers that are each seed's own and the same for all points."""
+
+    def __init__(self, seeds: Sequence[int], steps: int, samples: int) -> None:
+        shape = (steps, ONLINE_PROMPTS, samples)
+        self._uniform = torch.stack(
+            [torch.rand(shape, generator=torch_generator("coverage bandit online", seed)) for seed in seeds], dim=1
+        ).double()
+
+    def draw(
+        self, step: int, logp: Float[Tensor, "points seeds responses"]
+    ) -> Int[Tensor, "points seeds prompts k"]:
+        """A step's samples, by inverting the distribution function."""
+        uniform = self._uniform[step]
+        reach = logp.detach().exp().cumsum(-1)
+        values = uniform.flatten(1).expand(len(logp), -1, -1).contiguous()
+        drawn = torch.searchsorted(reach, values).clamp(max=logp.shape[-1] - 1)
+        return drawn.unflatten(-1, uniform.shape[1:])
+
+
+def _offline(objective: PairObjective) -> PairObjective:
+    """What judges held-out pairs: of HyPO the loss on pairs alone."""
+    return DPO(beta=objective.beta) if isinstance(objective, HyPO) else objective

@@ -1,0 +1,229 @@
+"""An online training run from names to a folder: what `paperworks train METHOD --prompts FILE --reward R` does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paperworks.core.errors import OptionError, PaperworksError, TrainingDiverged
+from paperworks.core.options import build, plain, to_mapping
+from paperworks.core.progress import Progress
+from paperworks.core.runs import Run, RunStore
+from paperworks.language.data import Dataset
+from paperworks.language.data.schemas import Preference, PromptRow
+from paperworks.language.objectives.objective import Objective
+from paperworks.language.online.judges import Judge, RewardJudge, load_judge
+from paperworks.language.online.loop import OnlineResult, train_online
+from paperworks.language.online.methods import online_method
+from paperworks.language.online.model_card import write_card
+from paperworks.language.online.options import OnlineOptions
+from paperworks.language.online.report import write_report
+from paperworks.language.policy import LoraOptions, Policy, Precision
+from paperworks.language.rewards.options import RewardOptions, reward_from_options
+from paperworks.language.rewards.reward import Reward
+from paperworks.language.train_job import DataSource, ValidationOptions, never_began, same_job
+from paperworks.language.train_options import TrainOptions
+from paperworks.language.validation_reward import ValidationReward
+
+# What of TrainOptions an online run reads; the rest is said by OnlineOptions.
+TRAINING = (
+    "micro_batch", "learning_rate", "schedule", "warmup", "weight_decay", "max_grad_norm", "max_length", "autocast",
+    "eval_every", "select", "save_every", "seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """How answers are compared, for methods that learn from pairs."""
+
+    judge: str | None = None  # FILE.py:function(prompts, firsts, seconds) -> P(first is better), in place of a reward
+    judge_slope: float = 1.0  # of a reward: P(first better) = sigmoid(slope * difference); inf: the higher one wins
+    symmetrise: bool = True  # ask a judge both orders and average
+
+    def __post_init__(self) -> None:
+        if not self.judge_slope > 0:
+            raise OptionError(f"option judge_slope={self.judge_slope}: expected a positive number, or inf")
+
+
+@dataclass(frozen=True)
+class OnlineJob:
+    """Everything that decides an online run; written to its run.yaml."""
+
+    method: str
+    objective: Objective
+    model: str
+    prompts: DataSource  # prompts, or for methods that need them pairs
+    reward: tuple[str, ...] = ()
+    gold_reward: tuple[str, ...] = ()  # measured, never trained on
+    rewards: RewardOptions = RewardOptions()
+    judging: JudgeOptions = JudgeOptions()
+    online: OnlineOptions = OnlineOptions()
+    training: TrainOptions = TrainOptions()
+    validation: ValidationOptions | None = None
+    lora: LoraOptions | None = None
+    precision: Precision = "float32"
+    device: str = "auto"
+    gradient_checkpointing: bool = False
+    chat_template: str | None = None
+
+    def config(self) -> dict[str, Any]:
+        """The job as run.yaml has it; `online_job_from_config` reads it back."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del values["objective"]
+        return {"method": values.pop("method"), "options": to_mapping(self.objective), **plain(values)}
+
+
+@dataclass(frozen=True)
+class _Settings:
+    reward: tuple[str, ...] = ()
+    gold_reward: tuple[str, ...] = ()
+    rewards: RewardOptions = field(default_factory=RewardOptions)
+    judging: JudgeOptions = field(default_factory=JudgeOptions)
+    training: TrainOptions = field(default_factory=TrainOptions)
+    validation: ValidationOptions | None = None
+    lora: LoraOptions | None = None
+    precision: Precision = "float32"
+    device: str = "auto"
+    gradient_checkpointing: bool = False
+    chat_template: str | None = None
+
+
+def online_job_from_config(values: Mapping[str, Any]) -> OnlineJob:
+    """The job that a run.yaml describes. Raises OptionError for unknown or missing names."""
+    rest = dict(values)
+    try:
+        name, model, prompts = rest.pop("method"), rest.pop("model"), rest.pop("prompts")
+    except KeyError as error:
+        raise OptionError(f"the configuration names no {error.args[0]}; a run.yaml of an online run has it") from None
+    method = online_method(name)
+    options, online = rest.pop("options", None) or {}, rest.pop("online", None) or {}
+    return OnlineJob(
+        method=method.name,
+        objective=build(method.objective, options, what=f"method {name}"),
+        model=str(model),
+        prompts=build(DataSource, prompts if isinstance(prompts, Mapping) else {"path": prompts}, what="prompts"),
+        online=build(OnlineOptions, {**method.defaults, **online}, what="online"),
+        **vars(build(_Settings, {key: value for key, value in rest.items() if value is not None}, what="train")),
+    )
+
+
+def online_job(
+    job: OnlineJob,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> tuple[OnlineResult, Path]:
+    """Run the job in the folder `out` (default ./runs/train-METHOD-TIME): model/, report.html, samples.jsonl, checkpoints.
+
+    Returns the result and the folder. Raises PaperworksError; Interrupted on Ctrl-C, after saving.
+    """
+    shown = progress if progress is not None else Progress(quiet=True)
+    if resume and out is not None:
+        same_job(job.config(), Path(out))
+    method = online_method(job.method)
+    rows: Dataset[Any] = job.prompts.read(Preference if method.takes_pairs else PromptRow)
+    for line in rows.report.lines():
+        shown.say(line)
+    policy = _policy(job)
+    reward, gold = (_reward(job, specs, policy, shown) for specs in (job.reward, job.gold_reward))
+    judge = _judge(job, reward)
+    evaluator = _evaluator(job, rows, reward)
+    store = RunStore()
+    run = store.start("train", job.method, out, job.config(), job.training.seed, resume, overwrite=overwrite)
+    try:
+        with run:
+            result = train_online(
+                policy, method, job.objective, rows, job.online, job.training,
+                reward=reward, judge=judge, gold=gold, evaluator=evaluator, folder=run.folder, resume=resume,
+                on_iteration=_Shown(job, run, shown), on_note=shown.say,
+            )  # fmt: skip
+            policy.save(run.folder / "model")
+            write_card(run.folder / "model", job, result, rows.fingerprint)
+            run.finish(_results(job, rows, result, reward))
+    except PaperworksError as error:
+        if not isinstance(error, TrainingDiverged) and never_began(run.folder):
+            store.delete(run.record)  # a row or an option to mend; the same --out is then free for the next try
+        raise
+    write_report(run.folder)
+    return result, run.folder
+
+
+class _Shown:
+    """Shows and logs each iteration."""
+
+    def __init__(self, job: OnlineJob, run: Run, shown: Progress) -> None:
+        self._bar: Any = None
+        self._job, self._run, self._shown = job, run, shown
+
+    def __call__(self, iteration: int, total: int, values: Mapping[str, float]) -> None:
+        if self._bar is None:
+            self._bar = self._shown.bar(f"train {self._job.method}", total)
+            self._run.truncate_metrics(iteration - 1)
+        said = [f"{name} {values[name]:.3f}" for name in ("reward", "gold_reward", "kl", "loss") if name in values]
+        self._bar.update(iteration, ", ".join([*said, f"{values['length']:.0f} tokens"]))
+        if iteration == total:
+            self._bar.finish()
+        self._run.log(step=iteration, **values)
+
+
+def _policy(job: OnlineJob) -> Policy:
+    return Policy.load(
+        job.model,
+        precision=job.precision,
+        device=job.device,
+        chat_template=job.chat_template,
+        gradient_checkpointing=job.gradient_checkpointing,
+        lora=job.lora,
+        seed=job.training.seed,
+    )
+
+
+def _reward(job: OnlineJob, specs: tuple[str, ...], policy: Policy, shown: Progress) -> Reward | None:
+    if not specs:
+        return None
+    return reward_from_options(
+        specs,
+        job.rewards if specs is job.reward else RewardOptions(combine="sum" if len(specs) > 1 else None),
+        device=job.device,
+        count_tokens=lambda texts: [len(ids) for ids in policy.encode_responses(list(texts))],
+        on_note=shown.say,
+    )
+
+
+def _judge(job: OnlineJob, reward: Reward | None) -> Judge | None:
+    if job.judging.judge is not None:
+        return load_judge(job.judging.judge, symmetrise=job.judging.symmetrise)
+    return None if reward is None else RewardJudge(reward, job.judging.judge_slope)
+
+
+def _evaluator(job: OnlineJob, rows: Dataset[Any], reward: Reward | None) -> ValidationReward | None:
+    """The reward of answers to held-out prompts, where some are given."""
+    options = job.validation
+    if options is None or (options.reward is None and options.prompts is None):
+        return None
+    if options.prompts is None:
+        raise OptionError("--validation-reward goes with --validation-prompts FILE: prompts that are not trained on")
+    from paperworks.language.rewards import load_reward
+    from paperworks.language.values.reference_value import each_once
+
+    asked = dataclasses.replace(job.prompts, path=options.prompts, limit=None).read(PromptRow)
+    judged_by = reward if options.reward is None else load_reward(options.reward, device=job.device)
+    if judged_by is None:
+        raise OptionError("--validation-prompts needs a reward: --validation-reward R")
+    prompts = each_once([row.prompt for row in asked])[: options.limit]
+    return ValidationReward(prompts, judged_by, options.max_new_tokens)
+
+
+def _results(job: OnlineJob, rows: Dataset[Any], result: OnlineResult, reward: Reward | None) -> dict[str, Any]:
+    return {
+        "method": job.method,
+        "options": to_mapping(job.objective),
+        "reward": None if reward is None else reward.name,
+        "data": {**rows.report.as_dict(), "fingerprint": rows.fingerprint},
+        **{f.name: plain(getattr(result, f.name)) for f in dataclasses.fields(result)},
+    }

@@ -1,0 +1,164 @@
+"""Online methods by name: who writes, how answers become rows, and the objective those rows train.
+
+A method is a source, a builder and an objective; its entry here says just that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+
+from paperworks.core.errors import OptionError
+from paperworks.language.objectives.copg import CoPG
+from paperworks.language.objectives.hypo import HyPO
+from paperworks.language.objectives.nash_md import NashMD
+from paperworks.language.objectives.objective import Objective
+from paperworks.language.objectives.policy_gradient import GRPO, PPO, RLOO, Penalty, Reinforce, RolloutObjective
+from paperworks.language.objectives.sft import SFT
+from paperworks.language.objectives.soft_preferences import IPOMD, OnlineDPO, OnlineIPO
+from paperworks.language.objectives.xpo import XPO
+from paperworks.language.online.batches import Batch, PairRule, best, candidate_pairs, groups, judged, pairs
+from paperworks.language.online.collecting import Draw
+from paperworks.language.online.judges import Judge
+from paperworks.language.online.options import OnlineOptions
+from paperworks.language.online.rollouts import Rollouts
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a builder may ask beside the rollouts."""
+
+    objective: Objective
+    penalty: Penalty
+    judge: Judge
+    seed: tuple[int | str, ...]  # of this iteration
+    offline: Callable[[], Batch] | None = (
+        None  # the iteration's rows of a preference file, for methods that mix them in
+    )
+
+
+Draws = Callable[[Any, OnlineOptions], Sequence[Draw]]
+Build = Callable[[Rollouts, Context], Batch]
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a policy learns from its own answers."""
+
+    name: str
+    objective: type[Objective]
+    build: Build
+    draws: Draws
+    defaults: Mapping[str, object] = field(default_factory=dict)  # of OnlineOptions
+    judges: bool = False  # compares answers in pairs, so that a judge may stand in for a reward
+    needs_reward: bool = True
+    needs_reference: bool = True
+    takes_pairs: bool = False  # trains on a preference file beside its own answers
+    replays: bool = False  # an iteration trains on all rows so far
+
+
+def _own(objective: Any, options: OnlineOptions) -> Sequence[Draw]:
+    return [Draw("policy", options.samples)]
+
+
+def _mixed(objective: Any, options: OnlineOptions) -> Sequence[Draw]:
+    return [Draw("mixture", options.samples, objective.mix)]
+
+
+def _against_mixture(objective: Any, options: OnlineOptions) -> Sequence[Draw]:
+    return [Draw("policy", options.samples), Draw("mixture", options.samples, objective.mix)]
+
+
+def _with_reference(objective: Any, options: OnlineOptions) -> Sequence[Draw]:
+    """One answer of the policy and one of the fixed sampler, for each pair that is asked for."""
+    half = max(1, options.samples // 2)
+    return [Draw("policy", half), Draw("reference", half)]
+
+
+def policy_gradient(rollouts: Rollouts, context: Context) -> Batch:
+    """Every answer with its credit."""
+    objective = cast(RolloutObjective, context.objective)
+    return groups(rollouts, objective.credit(rollouts, context.penalty))
+
+
+def against_mixture(rollouts: Rollouts, context: Context) -> Batch:
+    """Nash-MD: each of the policy's answers is worth the probability that it beats one of the mixture's."""
+    own: list[int] = []
+    candidates: list[tuple[int, int]] = []
+    for members in rollouts.members():
+        half = len(members) // 2
+        own += members[:half]
+        candidates += list(zip(members[:half], members[half:], strict=True))
+    probabilities = judged(rollouts, candidates, context.judge)
+    chosen = rollouts.select(own).replace(rewards=torch.tensor(probabilities))
+    return policy_gradient(chosen, context)
+
+
+def compared(rule: PairRule, *, soft: bool = True) -> Build:
+    """Pairs of a prompt's answers, labelled by the judge."""
+
+    def build(rollouts: Rollouts, context: Context) -> Batch:
+        candidates, without = candidate_pairs(rollouts, rule)
+        batch = pairs(rollouts, candidates, judged(rollouts, candidates, context.judge), seed=context.seed, soft=soft)
+        left_out = {**batch.left_out, **({"no_pair": without} if without else {})}
+        return Batch(batch.items, batch.reference, left_out)
+
+    return build
+
+
+def explored(rollouts: Rollouts, context: Context) -> Batch:
+    """XPO: each of the policy's answers against one of the fixed sampler's, the label drawn from the judge's probability."""
+    candidates: list[tuple[int, int]] = []
+    for members in rollouts.members():
+        half = len(members) // 2
+        candidates += list(zip(members[:half], members[half:], strict=True))
+    return pairs(rollouts, candidates, judged(rollouts, candidates, context.judge), seed=context.seed, soft=False)
+
+
+def best_answers(rollouts: Rollouts, context: Context) -> Batch:
+    """The answer of highest reward to each prompt, to imitate."""
+    return groups(rollouts.select(best(rollouts)), {})
+
+
+def scored_groups(rollouts: Rollouts, context: Context) -> Batch:
+    """All answers of each prompt with their rewards, compared with the reference."""
+    return groups(rollouts, {}, with_reference=True)
+
+
+def beside_pairs(rollouts: Rollouts, context: Context) -> Batch:
+    """HyPO: the rows of the preference file that gave the prompts, and the policy's answers in the role "online"."""
+    from paperworks.language.online.offline_pairs import with_online
+
+    assert context.offline is not None
+    return with_online(context.offline(), rollouts)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("reinforce", Reinforce, policy_gradient, _own),
+        Method("rloo", RLOO, policy_gradient, _own),
+        Method("grpo", GRPO, policy_gradient, _own),
+        Method("ppo", PPO, policy_gradient, _own, {"samples": 1, "updates": 4}),
+        Method("nash-md", NashMD, against_mixture, _against_mixture, {"samples": 1}, judges=True),
+        Method("online-dpo", OnlineDPO, compared("best-worst"), _own, {"samples": 2}, judges=True),
+        Method("online-ipo", OnlineIPO, compared("first-two"), _own, {"samples": 2}, judges=True),
+        Method("ipo-md", IPOMD, compared("first-two"), _mixed, {"samples": 2}, judges=True),
+        Method("xpo", XPO, explored, _with_reference, {"samples": 2}, judges=True, replays=True),
+        Method("copg", CoPG, scored_groups, _own),
+        Method("hypo", HyPO, beside_pairs, _own, {"samples": 2}, needs_reward=False, takes_pairs=True),
+        Method("best-of-n-distill", SFT, best_answers, _own, {"samples": 8}, needs_reference=False),
+    )
+}  # fmt: skip
+
+
+def online_method(name: str) -> Method:
+    """The method of that name. Raises OptionError."""
+    from paperworks.core.errors import did_you_mean
+
+    if name not in METHODS:
+        raise OptionError(f"unknown online method {name!r}{did_you_mean(name, METHODS)}")
+    return METHODS[name]
