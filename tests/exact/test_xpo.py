@@ -24,7 +24,9 @@ def pair(chosen: float, rejected: float, explored: float, logp: float = -5.0) ->
         policy = tensor(logp if is_explored else -9.0).requires_grad_()
         return ResponseLogps(policy, tensor(3), (policy - ratio).detach())
 
-    return ExploredPairs(side(chosen, explored == 1), side(rejected, explored == 0), tensor(1), explored=tensor(explored))
+    return ExploredPairs(
+        side(chosen, explored == 1), side(rejected, explored == 0), tensor(1), explored=tensor(explored)
+    )
 
 
 def gradients(objective: DPO, batch: ExploredPairs) -> list[float]:

@@ -31,6 +31,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if argv and not argv[0].startswith("-"):
         raise OptionError(f"unknown kind of evaluation {argv[0]!r}{did_you_mean(argv[0], KINDS)}")
     from paperworks.language.evaluate_job import MeasureOptions
+    from paperworks.language.rewards import RewardOptions
 
     parser = Parser(prog="paperworks evaluate", description=HELP)
     parser.epilog = f"others: {', '.join(f'paperworks evaluate {kind} --help' for kind in KINDS)}"
@@ -48,6 +49,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="of its samples: sentiment, lexicon, length, your own as FILE.py:function, or a reward model's folder or Hub id",
     )  # fmt: skip
     add_dataclass_arguments(parser, MeasureOptions, group="measuring")
+    add_dataclass_arguments(parser, RewardOptions, group="what is made of the rewards")
     run = parser.add_argument_group("run")
     run.add_argument("--out", metavar="DIR", help="keep the figures, every row and every sample in this run folder")
     run.add_argument("--overwrite", action="store_true", help="replace the run in --out")
@@ -60,6 +62,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def job_values(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration of a job: the command line's options over those of --config."""
     from paperworks.language.evaluate_job import MeasureOptions
+    from paperworks.language.rewards import RewardOptions
 
     values = load_yaml(args.config) if args.config else {}
     source = values.get("data") or {}
@@ -70,6 +73,7 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
             values[name] = getattr(args, name)
     if args.reward:
         values["rewards"] = args.reward
+    values["rewarding"] = {**(values.get("rewarding") or {}), **given_options(RewardOptions, args)}
     if "model" not in values:
         raise OptionError("give the model to measure: --model ID, FOLDER, smollm2-135m or tiny")
     return values

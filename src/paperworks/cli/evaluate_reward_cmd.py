@@ -94,7 +94,12 @@ def run(args: argparse.Namespace) -> int:
         return figure.label, mean, bounds, figure.unit, figure.of
 
     columns = ("measure", "value", "95% interval", "unit", "of")
-    table([cells(figure) for figure in found.figures], columns, f"{' '.join((job.reward, *job.more_rewards))} on {job.data.path}", right=columns[1:3])
+    table(
+        [cells(figure) for figure in found.figures],
+        columns,
+        f"{' '.join((job.reward, *job.more_rewards))} on {job.data.path}",
+        right=columns[1:3],
+    )
     for note in found.notes:
         print(f"note: {note}")
     if args.out:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from paperworks.cli.layout import on_terminal, paint
 from paperworks.cli.train_cmd import add_model_arguments
 from paperworks.core.errors import DataError, OptionError
+from paperworks.core.options import add_dataclass_arguments
 
 if TYPE_CHECKING:
     from paperworks.language.data.schemas import Text
@@ -103,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
     options = SamplingOptions(
         args.max_new_tokens, args.temperature, args.top_k, args.top_p, args.repetition_penalty, _stops(args.stop)
     )
-    _refuse_reward_options(args)
+    loaded: list[Policy] = []  # the reward is named before the model is loaded, and may count the model's tokens
+    reward = _reward(args, loaded)
     given, places = _prompts(args)
     policy = Policy.load(
         args.model,
@@ -111,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device or "auto",
         chat_template=args.chat_template,
     )
-    reward = _reward(args, policy)
+    loaded.append(policy)
     prompts = _laid_out(args, given, policy)
     for prompt, place in zip(prompts, places, strict=True):
         check_room(policy, policy.encode_prompt(prompt), place)
@@ -136,6 +138,33 @@ def run(args: argparse.Namespace) -> int:
         bar.finish()
     writer.finish()
     return 0
+
+
+def _reward(args: argparse.Namespace, loaded: Sequence[Policy]) -> Reward | None:
+    """The reward of the options; a length penalty counts the tokens of the first model in `loaded` when it is called."""
+    from paperworks.core.options import given_options
+    from paperworks.language.rewards import RewardOptions, reward_from_options
+
+    given = given_options(RewardOptions, args)
+    if not args.reward:
+        if given:
+            raise OptionError(f"--{next(iter(given)).replace('_', '-')} goes with --reward")
+        return None
+
+    def count_tokens(responses: Sequence[Text]) -> list[int]:
+        return [len(ids) for ids in loaded[0].encode_responses(responses)]
+
+    def note(line: str) -> None:
+        if not args.quiet:
+            print(f"note: {line}", file=sys.stderr)
+
+    return reward_from_options(
+        args.reward,
+        RewardOptions(**given),
+        device=args.device or "auto",
+        count_tokens=count_tokens,
+        on_note=note,
+    )
 
 
 def default_chat(model: str, policy: Policy) -> bool:
@@ -302,16 +331,17 @@ class _Writer:
         """A line of the output; with a reward the responses stand best first, else in the order drawn."""
         from paperworks.language.decoding import best_of, kl_bound
 
-        order, rewards = list(range(len(samples.samples))), None
+        order, rewards, variances = list(range(len(samples.samples))), None, None
         if self._reward is not None:
             ranked: BestOf = best_of(samples, self._reward, prompt=self._given[index])
-            rewards = ranked.rewards
+            rewards, variances = ranked.rewards, ranked.variances
             order = ranked.ranking if self._args.best_of else order
         responses = []
         for i in order:
             found = samples.samples[i]
             values = {"text": found.text, "logp": found.logp, "tokens": len(found.ids), "finished": found.finished}
-            responses.append(values if rewards is None else {**values, "reward": rewards[i]})
+            values |= {} if rewards is None else {"reward": rewards[i]}
+            responses.append(values if variances is None else {**values, "variance": variances[i]})
         row: dict[str, Any] = {"prompt": samples.prompt, "responses": responses}
         return {**row, "kl_bound": kl_bound(self._args.best_of)} if self._args.best_of else row
 
@@ -330,6 +360,8 @@ class _Writer:
                 facts = [f"{number}/{len(shown)}", f"{response['tokens']} tokens", f"logp {response['logp']:.2f}"]
                 if "reward" in response:
                     facts.append(f"reward {response['reward']:.3f}")
+                if "variance" in response:
+                    facts.append(f"members' variance {response['variance']:.3f}")
                 facts += ["best of " + str(len(responses))] * bool(self._args.best_of)
                 facts += ["cut"] * (not response["finished"])
                 print(paint(f"## {', '.join(facts)}", "dim"))

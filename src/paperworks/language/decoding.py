@@ -12,7 +12,7 @@ from typing import Any
 from paperworks.core.errors import OptionError
 from paperworks.language.data.schemas import Text
 from paperworks.language.policy import Policy
-from paperworks.language.rewards import Reward
+from paperworks.language.rewards import EnsembleReward, Reward, combine, member_variance
 from paperworks.language.rewards.best_of import kl_of_best_of
 from paperworks.language.sampling import Sample, Samples, sample
 
@@ -25,6 +25,7 @@ class BestOf:
     best: tuple[Sample, ...]
     samples: tuple[Sample, ...]
     rewards: tuple[float, ...]  # of `samples`, in their order
+    variances: tuple[float, ...] | None = None  # of an ensemble's members about each sample; None for a single reward
 
     @property
     def ranking(self) -> list[int]:
@@ -41,9 +42,15 @@ def best_of(samples: Samples, reward: Reward, k: int = 1, *, prompt: Text | None
     if not 1 <= k <= len(samples.samples):
         raise OptionError(f"option k={k}: expected between 1 and the {len(samples.samples)} samples drawn")
     seen = samples.prompt if prompt is None else prompt
-    rewards = tuple(reward([seen] * len(samples.samples), samples.texts))
+    asked, variances = [seen] * len(samples.samples), None
+    if isinstance(reward, EnsembleReward):
+        scores = reward.member_scores(asked, samples.texts)
+        rewards = tuple(combine(scores, reward.rule, reward.uwo_lambda).tolist())
+        variances = tuple(member_variance(scores).tolist())
+    else:
+        rewards = tuple(reward(asked, samples.texts))
     best = tuple(samples.samples[i] for i in _ranking(rewards)[:k])
-    return BestOf(samples.prompt, best, samples.samples, rewards)
+    return BestOf(samples.prompt, best, samples.samples, rewards, variances)
 
 
 def best_of_n(

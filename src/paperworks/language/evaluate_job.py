@@ -19,11 +19,11 @@ from paperworks.core.progress import Progress
 from paperworks.core.runs import RunStore
 from paperworks.core.statistics import Interval
 from paperworks.language.data import Dataset, Demonstration
-from paperworks.language.data.schemas import SCHEMAS
+from paperworks.language.data.schemas import SCHEMAS, Text
 from paperworks.language.evaluation import Measured, OnProgress, SampleReport, ScoredRows, sample_report, score_rows
 from paperworks.language.items import LongPrompts
 from paperworks.language.policy import Policy, Precision
-from paperworks.language.rewards import Reward, load_reward
+from paperworks.language.rewards import Reward, RewardOptions, rewards_from_options
 from paperworks.language.train_job import DataSource
 
 METRICS = ("accuracy", "perplexity", "kl", "reward", "length")
@@ -63,6 +63,7 @@ class EvaluateJob:
     schema: str = "auto"
     reference: str = "auto"  # a model, or "none"; "auto": the model beneath adapters where there are some, else none
     rewards: tuple[str, ...] = ()
+    rewarding: RewardOptions = RewardOptions()  # what is made of them; each is reported unless they are combined
     measure: MeasureOptions = MeasureOptions()
     precision: Precision = "float32"
     device: str = "auto"
@@ -136,13 +137,21 @@ def evaluate_job(
 
 
 def _evaluate(job: EvaluateJob, shown: Progress) -> Evaluation:
-    rewards = [load_reward(name, device=job.device) for name in job.rewards]
+    loaded: list[Policy] = []  # a length penalty counts the tokens of the model that is measured
+
+    def count_tokens(responses: Sequence[Text]) -> list[int]:
+        return [len(ids) for ids in loaded[0].encode_responses(responses)]
+
+    rewards = rewards_from_options(
+        job.rewards, job.rewarding, device=job.device, count_tokens=count_tokens, on_note=shown.say
+    )
     schema, dataset = read_rows(job.data, job.schema)
     for line in dataset.report.lines():
         shown.say(line)
     if job.reference != "auto":  # a metric that is impossible is said before a model is loaded
         chosen_metrics(job.measure.metrics, schema, job.reference != "none", bool(rewards), job.data.path)
     policy = _load(job, job.model)
+    loaded.append(policy)
     reference = _reference(job, policy)
     metrics = chosen_metrics(job.measure.metrics, schema, reference is not None, bool(rewards), job.data.path)
     figures: list[Figure] = []

@@ -25,6 +25,7 @@ from paperworks.language.data import Dataset, Preference, Scored, plain_text
 from paperworks.language.data.schemas import Text
 from paperworks.language.evaluate_job import Figure
 from paperworks.language.objectives.row_rewards import reward_rule, rewards_of
+from paperworks.language.reward_agreement import Agreement, agreement_on_pairs, agreement_on_scores
 from paperworks.language.reward_evaluation import (
     LengthUnit,
     PairMeasures,
@@ -32,7 +33,6 @@ from paperworks.language.reward_evaluation import (
     measure_pairs,
     measure_scores,
 )
-from paperworks.language.reward_agreement import Agreement, agreement_on_pairs, agreement_on_scores
 from paperworks.language.rewards import EnsembleReward, Reward, RewardOptions, reward_from_options
 from paperworks.language.rewards.ensemble import Scores, combine, standardised
 from paperworks.language.rewards.reward import checked

@@ -26,7 +26,10 @@ def write_report(folder: str | Path, found: RewardEvaluation) -> Path:
     """Write `folder/report.html` with its figures beside it; returns the path."""
     folder = Path(folder)
     (folder / "figures").mkdir(exist_ok=True)
-    page = Page(f"Reward {' '.join(Path(name).name for name in (found.job.reward, *found.job.more_rewards))}", f"on {found.job.data.path}")
+    page = Page(
+        f"Reward {' '.join(Path(name).name for name in (found.job.reward, *found.job.more_rewards))}",
+        f"on {found.job.data.path}",
+    )
     is_pairs = isinstance(found.measures, PairMeasures)
     lines = pair_answer(found.measures) if is_pairs else score_answer(found.measures)  # type: ignore[arg-type]
     page.callout("Answer", [*lines, *([] if found.agreement is None else agreement_answer(found.agreement))])
@@ -45,7 +48,11 @@ def write_report(folder: str | Path, found: RewardEvaluation) -> Path:
     if found.agreement is not None:
         _agreement_sections(page, found.agreement, folder)
     page.section("What was measured")
-    facts = {"reward": ", ".join((found.job.reward, *found.job.more_rewards)), "data": found.job.data.path, "rows": found.data["read"]}
+    facts = {
+        "reward": ", ".join((found.job.reward, *found.job.more_rewards)),
+        "data": found.job.data.path,
+        "rows": found.data["read"],
+    }
     page.facts({**facts, "score": found.data["score"]} if "score" in found.data else facts)
     return page.save(folder / "report.html")
 

@@ -36,7 +36,14 @@ from paperworks.language.objectives.rso import RSO
 from paperworks.language.objectives.sft import SFT
 from paperworks.language.objectives.simpo import SimPO
 from paperworks.language.objectives.slic import HingeNorm, SLiC
-from paperworks.language.objectives.soft_preferences import DNO, IPOMD, JudgedPairLogps, OnlineDPO, OnlineIPO, OnlineSLiC
+from paperworks.language.objectives.soft_preferences import (
+    DNO,
+    IPOMD,
+    JudgedPairLogps,
+    OnlineDPO,
+    OnlineIPO,
+    OnlineSLiC,
+)
 from paperworks.language.objectives.xpo import XPO, ExploredPairs
 
 __all__ = [

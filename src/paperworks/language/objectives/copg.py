@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
@@ -42,7 +43,9 @@ class GroupLogps:
 
     def padded(self, values: Float[Tensor, " items"]) -> Float[Tensor, "rows most"]:
         """The values a row each; zeros where a row has fewer responses than the longest."""
-        return torch.zeros(*self.shape, dtype=values.dtype, device=values.device).index_put(self._places, values)
+        if self._is_even:
+            return values.reshape(self.shape)
+        return values.new_zeros(self.shape).index_put(self._places, values)
 
     @property
     def row(self) -> Int[Tensor, " items"]:
@@ -53,21 +56,28 @@ class GroupLogps:
             )
         return self.response.row
 
-    @property
+    @cached_property
     def present(self) -> Bool[Tensor, "rows most"]:
         """Which places of `padded` hold a response."""
         return self.padded(torch.ones_like(self.reward)) > 0
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """Rows, and responses of the longest row."""
-        rows = len(self.weight)
-        most = int(torch.bincount(self.row, minlength=rows).max()) if len(self.row) else 0
-        return rows, most
+        return len(self.weight), int(self._counts.max()) if len(self.row) else 0
 
-    @property
+    @cached_property
+    def _counts(self) -> Int[Tensor, " rows"]:
+        return torch.bincount(self.row, minlength=len(self.weight))
+
+    @cached_property
+    def _is_even(self) -> bool:
+        """Whether every row has as many responses."""
+        return bool((self._counts == self.shape[1]).all())
+
+    @cached_property
     def _places(self) -> tuple[Tensor, Tensor]:
-        counts = torch.bincount(self.row, minlength=len(self.weight))
+        counts = self._counts
         first = counts.cumsum(0) - counts
         return self.row, torch.arange(len(self.row), device=self.row.device) - first[self.row]
 

@@ -57,7 +57,9 @@ def best_of_curve(
     """
     by, of = np.asarray(proxy, float), np.asarray(values, float)
     if by.shape != of.shape or by.ndim < 1:
-        raise RewardError(f"best-of-n curve: proxy scores of shape {by.shape}, values of shape {of.shape}; expected the same")
+        raise RewardError(
+            f"best-of-n curve: proxy scores of shape {by.shape}, values of shape {of.shape}; expected the same"
+        )
     if not (np.isfinite(by).all() and np.isfinite(of).all()):
         raise RewardError("best-of-n curve: a score is not finite; expected finite numbers")
     total = by.shape[-1]

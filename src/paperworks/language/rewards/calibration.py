@@ -202,7 +202,9 @@ def reference_scores(
     for prompt, values in zip(prompts, scores, strict=True):
         together.setdefault(prompt_key(prompt), []).extend(map(float, values))
     if not together:
-        raise DataError("no reference responses to calibrate by; expected rows with a prompt and scores", file=source or None)
+        raise DataError(
+            "no reference responses to calibrate by; expected rows with a prompt and scores", file=source or None
+        )
     for prompt, joined in together.items():
         shown = repr(" ".join(prompt.split())[:60])
         if not all(map(math.isfinite, joined)):

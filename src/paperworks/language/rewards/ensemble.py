@@ -260,7 +260,9 @@ def ensemble_of(
     names = members.names
     for name in names:
         if names.count(name) > 1:
-            raise OptionError(f"ensemble: {name} is given twice; a member that is there twice never disagrees with itself")
+            raise OptionError(
+                f"ensemble: {name} is given twice; a member that is there twice never disagrees with itself"
+            )
     if calibration is None and not raw and unscaled:
         raise OptionError(
             f"combine={rule}: no calibration texts for {unscaled[0]}, and raw scores have arbitrary offsets: give rows "

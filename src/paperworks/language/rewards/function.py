@@ -99,7 +99,9 @@ def _takes_rows(function: Callable[..., Any]) -> bool:
 
 def _given(name: str, rows: Sequence[PromptRow] | None) -> Sequence[PromptRow]:
     if rows is None:
-        raise OptionError(f"reward {name}: takes the prompts' rows, and there are none here; it goes with --prompts FILE")
+        raise OptionError(
+            f"reward {name}: takes the prompts' rows, and there are none here; it goes with --prompts FILE"
+        )
     return rows
 
 
@@ -110,7 +112,7 @@ def _guarded(name: str, path: Path, function: Callable[..., Any]) -> Callable[..
         try:
             return function(*arguments)
         except Exception as error:  # whatever a user's function raises
-            raise RewardError(f"{name}: {_described(error, path)}") from error
+            raise RewardError(f"{name}: {described(error, path)}") from error
 
     return call
 

@@ -173,7 +173,9 @@ def at_kl(make: Tilt, target: float, *, low: float = 1e-5, high: float = 1e4) ->
     return math.exp(sum(bounds) / 2), policy
 
 
-def optimum_at_kl(kind: Literal["bon", "won"], n: int, target: float, *, grid: int = GRID) -> tuple[float, QuantilePolicy]:
+def optimum_at_kl(
+    kind: Literal["bon", "won"], n: int, target: float, *, grid: int = GRID
+) -> tuple[float, QuantilePolicy]:
     """The optimal tilt for the procedure at a KL budget, each solution starting from the one before."""
     last: list[QuantilePolicy] = []
 

@@ -66,7 +66,9 @@ class RewardOptions:
         if self.calibrate is None and (self.transform not in ("auto", "identity") or self.transform_t is not None):
             raise OptionError("transform goes with --calibrate FILE: it is of the calibrated reward")
         if self.calibrate is None and self.inference != "sample":
-            raise OptionError(f"inference {self.inference} goes with --calibrate FILE, the reference's responses by prompt")
+            raise OptionError(
+                f"inference {self.inference} goes with --calibrate FILE, the reference's responses by prompt"
+            )
         if self.calibrate is not None:
             transform_for(self.transform, self.transform_t, self.inference)
 
@@ -109,7 +111,8 @@ def rewards_from_options(
     if options.combine is not None and specs:
         return [reward_from_options(specs, options, device=device, count_tokens=count_tokens, on_note=on_note)]
     return [
-        reward_from_options([spec], options, device=device, count_tokens=count_tokens, on_note=on_note) for spec in specs
+        reward_from_options([spec], options, device=device, count_tokens=count_tokens, on_note=on_note)
+        for spec in specs
     ]
 
 

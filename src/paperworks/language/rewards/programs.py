@@ -24,7 +24,9 @@ Credit = Literal["all", "share"]
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n@", "\nassert", "\n```")
 """Where the completion of a function is over (HumanEval's own stops, arXiv 2107.03374, and three more)."""
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*(?P<language>[\w+.-]*)[^\n]*\n(?P<code>.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(
+    r"^[ \t]*```[ \t]*(?P<language>[\w+.-]*)[^\n]*\n(?P<code>.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ def extract_code(response: str, entry_point: str = "") -> str:
     A block that is not closed, as in an answer that was cut, goes to the end.
     """
     blocks = [
-        found["code"] for found in _FENCE.finditer(response) if found["language"].lower() in ("", "python", "py", "python3")
+        found["code"]
+        for found in _FENCE.finditer(response)
+        if found["language"].lower() in ("", "python", "py", "python3")
     ]
     if not blocks:
         return response

@@ -29,9 +29,7 @@ def is_spec(name: str) -> bool:
     return kind in FORMS and (bool(colon) or kind in ("number", "exact", "tests")) and not name.partition(".py:")[1]
 
 
-def reward_of_spec(
-    name: str, rows: Sequence[PromptRow] | None = None, *, allow_unsandboxed: bool = False
-) -> Reward:
+def reward_of_spec(name: str, rows: Sequence[PromptRow] | None = None, *, allow_unsandboxed: bool = False) -> Reward:
     """The reward of a text of one of these kinds.
 
     Parameters: rows, those of the prompts to be answered, for kinds that compare with a field of them.

@@ -111,7 +111,9 @@ class NumberAnswer:
         value = field_of(row, self.field, self.name)
         found = None if isinstance(value, bool) else final_number(str(value))
         if found is None:
-            raise BadRow("no number", f"expected a number, or text that ends with one; found {shown(value)}", self.field)
+            raise BadRow(
+                "no number", f"expected a number, or text that ends with one; found {shown(value)}", self.field
+            )
         return found
 
     def score(self, prompts: list[str], responses: list[str], expected: list[Decimal]) -> list[float]:
@@ -176,7 +178,9 @@ def pattern_reward(pattern: str) -> Reward:
         raise OptionError(f"reward regex:{pattern}: not a regular expression ({error})") from None
     if not pattern:
         raise OptionError("reward regex: expected regex:PATTERN, for example regex:####\\s*-?[0-9]+")
-    return CheckedReward(f"regex:{pattern}", lambda _, responses: [compiled.search(text) is not None for text in responses])
+    return CheckedReward(
+        f"regex:{pattern}", lambda _, responses: [compiled.search(text) is not None for text in responses]
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ final answers
@@ -192,7 +196,7 @@ _BOX = r"\boxed{"
 
 def final_answer(text: str) -> str:
     r"""The part of a response that is its answer: what follows the last `####`, else the last `\boxed{…}`, else all."""
-    before, mark, after = text.rpartition(ANSWER_MARK)
+    _, mark, after = text.rpartition(ANSWER_MARK)
     if mark and after.strip():
         return after.strip()
     boxed = _last_box(text)
@@ -211,10 +215,8 @@ def final_number(text: str) -> Decimal | None:
     boxed = _last_box(text)
     if boxed is not None and (found := _NUMBER.search(boxed)):
         return _decimal(found, boxed)
-    last = None
-    for last in _NUMBER.finditer(text):
-        pass
-    return None if last is None else _decimal(last, text)
+    numbers = list(_NUMBER.finditer(text))
+    return _decimal(numbers[-1], text) if numbers else None
 
 
 def _decimal(found: re.Match[str], text: str) -> Decimal | None:
@@ -262,4 +264,3 @@ def _last_message(prompt: Text) -> str:
     if isinstance(prompt, str):
         return prompt
     return next((turn["content"] for turn in reversed(prompt) if turn["role"] == "user"), plain_text(prompt))
-

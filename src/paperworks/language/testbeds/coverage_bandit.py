@@ -272,9 +272,7 @@ class _Scorer:
             losses.append(losses_of_problems(objective, batch, logp.shape[1]))
         return torch.stack(losses)
 
-    def _online(
-        self, logp: Float[Tensor, "seeds responses"], drawn: Int[Tensor, "seeds prompts k"]
-    ) -> ResponseLogps:
+    def _online(self, logp: Float[Tensor, "seeds responses"], drawn: Int[Tensor, "seeds prompts k"]) -> ResponseLogps:
         """The drawn responses, those of a prompt beside each seed's first pairs."""
         seeds, prompts, each = drawn.shape
         index = drawn.flatten(1)
@@ -292,9 +290,7 @@ class _Online:
             [torch.rand(shape, generator=torch_generator("coverage bandit online", seed)) for seed in seeds], dim=1
         ).double()
 
-    def draw(
-        self, step: int, logp: Float[Tensor, "points seeds responses"]
-    ) -> Int[Tensor, "points seeds prompts k"]:
+    def draw(self, step: int, logp: Float[Tensor, "points seeds responses"]) -> Int[Tensor, "points seeds prompts k"]:
         """A step's samples, by inverting the distribution function."""
         uniform = self._uniform[step]
         reach = logp.detach().exp().cumsum(-1)

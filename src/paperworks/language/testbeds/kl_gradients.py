@@ -37,9 +37,7 @@ def exact_gradient(mdp: TokenMDP, logits: Float[Tensor, "prefixes tokens"]) -> F
     return torch.autograd.grad(mdp.kl(mdp.log_probabilities(logits)), logits)[0].flatten()
 
 
-def scores(
-    mdp: TokenMDP, logits: Float[Tensor, "prefixes tokens"]
-) -> Float[Tensor, "responses prefixes tokens"]:
+def scores(mdp: TokenMDP, logits: Float[Tensor, "prefixes tokens"]) -> Float[Tensor, "responses prefixes tokens"]:
     """d log pi(y) / d logits of every response."""
     visited = mdp.visits.sum(-1, keepdim=True)
     return mdp.visits - visited * torch.softmax(logits, dim=-1)

@@ -150,20 +150,22 @@ def train_lock(
     episodes: int = 64,
     step_size: float = 1.0,
     kl_weight: float = 0.02,
+    first: Float[Tensor, "seeds steps actions"] | None = None,
     until: float | None = None,
 ) -> Learned:
     """Natural policy gradient with episodes from the `prompt`, or from logged states of all the `data` or of `sft` alone.
 
     A logged state: a trajectory at random, a step of it at random. The critic is the mean return of each state and action:
     with resets of the first pair of each episode (the paper's), from the prompt of every pair on the way, which is more data.
-    What was not seen has value 0. reward: of opening the lock, 1 by default. Training ends early where every seed's value
+    What was not seen has value 0. reward: of opening the lock, 1 by default. first: the log-policy to begin with, the start
+    policy by default; the KL is to the start policy in any case. Training ends early where every seed's value
     exceeds `until`. The draws of a seed do not depend on other seeds.
     """
     if starts not in ("prompt", "data", "sft"):
         raise OptionError(f"option starts={starts}: expected prompt, data or sft")
     count, steps = lock.right.shape
     gain = torch.ones(count, dtype=torch.float64) if reward is None else reward
-    log_policy = lock.log_start.clone()
+    log_policy = lock.log_start if first is None else first
     values = [lock.value(log_policy)]
     generators = [torch_generator("lock training", starts, steps, seed) for seed in seeds]
     for _ in range(updates):

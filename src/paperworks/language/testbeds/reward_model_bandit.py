@@ -17,9 +17,9 @@ from torch import Tensor
 from paperworks.core.errors import OptionError
 from paperworks.language.objectives.dpo import logistic
 from paperworks.language.testbeds.coverage_bandit import (
+    Course,
     CoverageBandit,
     CoveredPairs,
-    Course,
     descend,
     draw_covered_pairs,
     make_bandit,
@@ -27,9 +27,7 @@ from paperworks.language.testbeds.coverage_bandit import (
 from paperworks.language.testbeds.newton import minimise
 
 
-def fit_reward(
-    bandit: CoverageBandit, pairs: CoveredPairs, *, ridge: float = 1e-3
-) -> Float[Tensor, "seeds responses"]:
+def fit_reward(bandit: CoverageBandit, pairs: CoveredPairs, *, ridge: float = 1e-3) -> Float[Tensor, "seeds responses"]:
     """The linear reward of lowest mean Bradley-Terry loss + ridge / 2 |w|^2. Raises OptionError for ridge <= 0."""
     if not ridge > 0:
         raise OptionError(f"option ridge={ridge}: expected a positive number, or separable pairs have no fit")

@@ -22,11 +22,13 @@ MASS = 1e-3  # of the third response under the reference
 DIMENSIONS = 4
 
 
-def log_reference(mass: float = MASS) -> Float[Tensor, " responses"]:
-    """log pi_ref of the three: the two compared ones alike, the unseen one `mass`."""
+def log_reference(seeds: Sequence[int], mass: float = MASS) -> Float[Tensor, "seeds responses"]:
+    """log pi_ref of the three: `mass` the unseen one, the better one 0.2 to 0.8 of the rest, at random."""
     if not 0 < mass < 1:
         raise OptionError(f"option mass={mass}: expected a number in (0, 1)")
-    return torch.tensor([(1 - mass) / 2, (1 - mass) / 2, mass], dtype=torch.float64).log()
+    share = torch.tensor([torch.rand((), generator=torch_generator("unseen reference", seed)) for seed in seeds])
+    first = (1 - mass) * (0.2 + 0.6 * share.double())
+    return torch.stack([first, 1 - mass - first, torch.full_like(first, mass)], dim=-1).log()
 
 
 def features(seeds: Sequence[int]) -> Float[Tensor, "seeds responses dimensions"]:
@@ -53,7 +55,7 @@ def train(
 
     Returns the steps looked at (the last one included), pi of the unseen response, and KL(pi || pi_ref), there.
     """
-    phi, reference = features(seeds), log_reference()
+    phi, reference = features(seeds), log_reference(seeds)
     penalties = torch.tensor(list(kl_penalties), dtype=torch.float64)[:, None]
     theta = torch.zeros(len(objectives), len(seeds), DIMENSIONS, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([theta], lr=learning_rate)
@@ -70,7 +72,7 @@ def train(
             break
         losses = []
         for objective, of_point in zip(objectives, logp, strict=True):
-            chosen, rejected = (ResponseLogps(of_point[:, i], one, reference[i].expand(len(seeds))) for i in (0, 1))
+            chosen, rejected = (ResponseLogps(of_point[:, i], one, reference[:, i]) for i in (0, 1))
             losses.append(losses_of_problems(objective, PairLogps(chosen, rejected, one), len(seeds)))
         adam.zero_grad()
         (torch.stack(losses) + penalties * kl).sum().backward()
