@@ -16,20 +16,21 @@ from paperworks.cli.train_cmd import (
 )
 from paperworks.core.options import Parser, add_dataclass_arguments, given_options, load_yaml
 
-HELP = "Find out which objective works best on your preferences: equal budget, paired seeds, intervals, a report."
+HELP = "Find out which objective or method works best on your preferences: equal budget, paired seeds, intervals, a report."
 EXIT_INTERRUPTED = 130
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command's arguments."""
     from paperworks.language.comparison.job import FIXED_TRAINING, MeasureOptions
-    from paperworks.language.objectives import objective_names
+    from paperworks.language.online.methods import trainable_names
+    from paperworks.language.rewards.options import RewardOptions
     from paperworks.language.training import TrainOptions
 
     parser = Parser(
         prog="paperworks compare",
         description=f"{HELP} The untrained model is always compared too. The same command again goes on where it was stopped.",
-        epilog=f"objectives: {', '.join(objective_names())}, and those of --objective-file",
+        epilog=f"objectives: {', '.join(trainable_names())}, and those of --objective-file",
     )
     parser.add_argument(
         "objectives", nargs="*", metavar="OBJECTIVE", help="what to compare; one is compared with the start"
@@ -53,6 +54,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="of the models' answers: sentiment, lexicon, length, your own as FILE.py:function, or a reward model's "
         "folder or Hub id; the first decides",
     )  # fmt: skip
+    group.add_argument(
+        "--train-reward", nargs="+", metavar="R",
+        help="what methods that learn from their own answers are trained on (default: the first --reward); the others then "
+        "are gold",
+    )  # fmt: skip
+    add_dataclass_arguments(parser, RewardOptions, group="what is made of the reward trained on")
     group.add_argument("--eval-prompts", metavar="FILE", help="prompts to answer (default: the held-out rows' prompts)")
     run = parser.add_argument_group("run")
     run.add_argument("--out", metavar="DIR", help="folder of the run (default ./runs/compare-OBJECTIVES-DIGEST)")
@@ -68,6 +75,7 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration of a job: the command line's options over those of --config."""
     from paperworks.language.comparison.grid import parse_assignments
     from paperworks.language.comparison.job import MeasureOptions
+    from paperworks.language.rewards.options import RewardOptions
     from paperworks.language.training import TrainOptions
 
     values = load_yaml(args.config) if args.config else {}
@@ -84,6 +92,9 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
             values[option] = {**(values.get(option) or {}), **given}
     if args.reward:
         values["rewards"] = args.reward
+    if args.train_reward:
+        values["train_rewards"] = args.train_reward
+    values["rewarding"] = {**(values.get("rewarding") or {}), **given_options(RewardOptions, args)}
     add_model_values(values, args, "held_out", "eval_data", "eval_prompts", "objective_file")
     return values
 

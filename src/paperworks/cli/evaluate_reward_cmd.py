@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     table(
         [cells(figure) for figure in found.figures],
         columns,
-        f"{' '.join((job.reward, *job.more_rewards))} on {job.data.path}",
+        f"{' '.join(job.rewards)} on {job.data.path}",
         right=columns[1:3],
     )
     for note in found.notes:

@@ -83,20 +83,26 @@ def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optim
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the trainable weights into the folder `path`, whole or not at all (the best so far, say)."""
+    write_weights(path, trainable(model))
+
+
+def write_weights(path: Path, values: Mapping[str, torch.Tensor]) -> None:
+    """Write these weights into the folder `path`, whole or not at all."""
     with atomic_folder(path) as partial:
-        save_file(
-            {name: value.cpu().contiguous() for name, value in trainable(model).items()},
-            partial / "weights.safetensors",
-        )
+        save_file({name: value.cpu().contiguous() for name, value in values.items()}, partial / "weights.safetensors")
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Put back what `save_weights` wrote. Raises RunError when it is damaged."""
+    load_trainable(model, read_weights(path))
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """What `write_weights` wrote. Raises RunError when it is damaged."""
     try:
-        values = load_file(path / "weights.safetensors")
+        return load_file(path / "weights.safetensors")
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error, "then train again with --overwrite") from error
-    load_trainable(model, values)
 
 
 def _damaged(path: Path, error: Exception, then: str) -> RunError:

@@ -63,7 +63,7 @@ class EvaluateJob:
     schema: str = "auto"
     reference: str = "auto"  # a model, or "none"; "auto": the model beneath adapters where there are some, else none
     rewards: tuple[str, ...] = ()
-    rewarding: RewardOptions = RewardOptions()  # what is made of them; each is reported unless they are combined
+    rewarding: RewardOptions = RewardOptions()  # noqa: RUF009 - frozen; each reward is reported unless combined
     measure: MeasureOptions = MeasureOptions()
     precision: Precision = "float32"
     device: str = "auto"

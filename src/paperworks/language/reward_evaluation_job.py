@@ -46,14 +46,18 @@ if TYPE_CHECKING:
 class RewardEvaluationJob:
     """Everything that decides an evaluation of a reward; written to its run.yaml."""
 
-    reward: (
-        str  # a folder, a Hub id, a built-in name or FILE.py:function; several are one ensemble, a space between them
-    )
+    reward: str  # a folder, a Hub id, a built-in name or FILE.py:function
     data: DataSource
-    rewarding: RewardOptions = RewardOptions()  # how several become one, and what else is made of it
+    more_rewards: tuple[str, ...] = ()  # with the first one the members of an ensemble
+    rewarding: RewardOptions = RewardOptions()  # noqa: RUF009 - frozen; how several become one, and what is made of it
     schema: Literal["auto", "preference", "scored"] = "auto"
     reward_weights: tuple[float, ...] = ()  # factors on several rewards of a scored row; none: 1 each
     device: str = "auto"
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """All rewards named."""
+        return (self.reward, *self.more_rewards)
 
     def config(self) -> dict[str, Any]:
         """The job as run.yaml has it; `job_from_config` reads it back."""
@@ -146,8 +150,7 @@ def _evaluate(job: RewardEvaluationJob, shown: Progress) -> RewardEvaluation:
     elif job.reward_weights:
         raise OptionError("--reward-weights goes with scored rows; these are pairs")
     notes: list[str] = []
-    names = (job.reward, *job.more_rewards)
-    reward = reward_from_options(names, job.rewarding, device=job.device, on_note=notes.append)
+    reward = reward_from_options(job.rewards, job.rewarding, device=job.device, on_note=notes.append)
     for line in notes:
         shown.say(line)
     data = {**dataset.report.as_dict(), "fingerprint": dataset.fingerprint}
@@ -168,8 +171,8 @@ def _on_pairs(
     found = measure_pairs(chosen, rejected, *lengths, clusters, unit=judged.unit)
     agreement = None
     if judged.members is not None:
-        halves = np.split(judged.members, 2, axis=1)
-        agreement = agreement_on_pairs(*halves, found.margins, clusters, judged.names)
+        first, second = np.split(judged.members, 2, axis=1)
+        agreement = agreement_on_pairs(first, second, found.margins, clusters, judged.names)
     kept = [
         {
             "where": str(row.where) if row.where.file else f"row {number}",

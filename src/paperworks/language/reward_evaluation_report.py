@@ -27,7 +27,7 @@ def write_report(folder: str | Path, found: RewardEvaluation) -> Path:
     folder = Path(folder)
     (folder / "figures").mkdir(exist_ok=True)
     page = Page(
-        f"Reward {' '.join(Path(name).name for name in (found.job.reward, *found.job.more_rewards))}",
+        f"Reward {' '.join(Path(name).name for name in found.job.rewards)}",
         f"on {found.job.data.path}",
     )
     is_pairs = isinstance(found.measures, PairMeasures)
@@ -49,7 +49,7 @@ def write_report(folder: str | Path, found: RewardEvaluation) -> Path:
         _agreement_sections(page, found.agreement, folder)
     page.section("What was measured")
     facts = {
-        "reward": ", ".join((found.job.reward, *found.job.more_rewards)),
+        "reward": ", ".join(found.job.rewards),
         "data": found.job.data.path,
         "rows": found.data["read"],
     }

@@ -65,6 +65,7 @@ class TrainResult:
     held_out_values: Mapping[str, Sequence[float]]  # the objective's metrics, a value a row; runs with a folder
     stopped: str = ""  # why training ended before its last step; empty where it did not
     preparation: Mapping[str, Any] = field(default_factory=dict)  # what the objective settled before training
+    response_tokens: int = 0  # trained on by this process, each time that it came
 
 
 class Interrupted(KeyboardInterrupt):
@@ -194,6 +195,7 @@ class _Loop:
         self.warnings: list[str] = []
         self.best_step, self.best_quality = 0, -math.inf
         self.stopped = ""
+        self.response_tokens = 0
         self.best_weights: dict[str, Tensor] | None = None
 
     # ------------------------------------------------------------------------------------------------------ preparing
@@ -287,6 +289,7 @@ class _Loop:
         mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         self.model.train()
         values = self.losses.means(self.data, mine, self.reference, backward=True)
+        self.response_tokens += sum(len(ids) for row in mine for ids in self.data.items[row].responses_in())
         values["grad_norm"] = self.optimisation.gradient_norm()
         if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
             self.optimisation.forget()
@@ -414,6 +417,7 @@ class _Loop:
             held_out_values=self._held_out_values(),
             stopped=self.stopped,
             preparation=self.preparation,
+            response_tokens=self.response_tokens,
         )
 
     def _held_out_values(self) -> dict[str, list[float]]:
@@ -445,6 +449,7 @@ class _Loop:
             "best_quality": self.best_quality,
             "stopped": self.stopped,
             "warnings": self.warnings,
+            "response_tokens": self.response_tokens,
         }
         checkpoints.save_checkpoint(self.folder / "checkpoints", self.trained, self.optimisation.optimiser, state)
 
@@ -462,6 +467,7 @@ class _Loop:
         self.first, self.final = state["first"], state["final"]
         self.history, self.warnings = state["history"], state["warnings"]
         self.best_step, self.stopped = state["best_step"], state["stopped"]
+        self.response_tokens = state.get("response_tokens", 0)
         self.best_quality = -math.inf if state["best_quality"] is None else state["best_quality"]
         if self.evaluator is not None and self.history:
             self.evaluator.stop(self.history)  # shows it what was measured before it began

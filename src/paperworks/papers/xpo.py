@@ -137,7 +137,9 @@ def crossover_figures(results: Results) -> list[tuple[str, str]]:
             means = [sum(values) / len(values) for _, values in found]
             areas[label] = plots.Curve([mass for mass, _ in found], means)
     if areas:
-        figure = plots.lines(areas, "p, the reference's mass on the best action", "mean gap over 512 queries", log_x=True)
+        figure = plots.lines(
+            areas, "p, the reference's mass on the best action", "mean gap over 512 queries", log_x=True
+        )
         drawn.append((figure, "where exploring stops paying: the mean gap against p, mean over seeds"))
     return drawn
 

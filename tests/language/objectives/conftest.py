@@ -51,6 +51,8 @@ def random_batch() -> Callable[..., Any]:
             "margin": torch.where(torch.arange(items) % 2 == 0, uniform(), torch.nan),
         }
         numbers["explored"] = (torch.arange(items) % 2).double()
+        numbers["probability"] = torch.where(torch.arange(items) % 4 == 0, torch.nan, uniform())
+        numbers |= {"chosen_reward": uniform(), "rejected_reward": uniform()}
         asked = {name: numbers[name] for name in objective.numbers}
         of_responses = {name: {"response": uniform(4 * items)} for name in objective.response_numbers}
         kl = 10 * uniform().mean()

@@ -63,7 +63,7 @@ def test_names_cover_what_users_can_train() -> None:
     single = "kto sft wbc r-gold filtered-nll r-lol a-lol a-lol-ref-free a-lol-seq a-lol-kl reward-regression"
     ascent = "ga grad-diff ga-kl ga-forget-kl npo npo-rt npo-kl"
     alternatives = "idk dpo-idk dpo-idk-rt dpo-idk-kl kto-idk kto-idk-rt kto-idk-kl"
-    online = "xpo hypo copg"
+    online = "online-ipo ipo-md online-dpo online-slic dno xpo hypo copg"
     assert set(objective_names()) == set(f"{pairs} {single} {ascent} {alternatives} {online}".split())
 
 

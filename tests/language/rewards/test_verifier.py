@@ -99,9 +99,7 @@ def test_one_prompt_with_two_answers_is_refused_with_both_places() -> None:
 def test_rows_without_what_is_compared_are_refused_by_line_and_field() -> None:
     with pytest.raises(DataError, match=r"prompts.jsonl:1: field 'result': missing; .* the row has answer"):
         RowReward(NumberAnswer("result"), [row("q", answer=1)])
-    for value in ("none", True, ["1 or 2", "x"]):
-        if isinstance(value, list):
-            value = "x"
+    for value in ("none", True):
         with pytest.raises(DataError, match=r"field 'answer': expected a number"):
             RowReward(NumberAnswer(), [row("q", answer=value)])
     with pytest.raises(DataError, match=r"field 'answer': expected text or a number; found a list"):
@@ -112,14 +110,9 @@ def test_specs_name_verifiers(tmp_path: Path) -> None:
     file = tmp_path / "gsm.jsonl"
     file.write_text(json.dumps({"question": "2 + 3?", "answer": "2 + 3 = 5\n#### 5"}) + "\n")
     rows = read(file, "prompt").rows
-    for spec in ("number", "number:answer", "number:response", "exact", "exact:answer"):
-        expected = "number:response" if spec.endswith("response") else f"{spec.partition(':')[0]}:answer"
-        if spec == "number:response":
-            with pytest.raises(DataError, match="field 'response': missing"):
-                load_reward(spec, rows=[row("q", answer="1")])
-            continue
+    for spec in ("number", "number:answer", "exact", "exact:answer"):
         reward = load_reward(spec, rows=rows)
-        assert reward.name == expected and reward(["2 + 3?"] * 2, ["It is\n#### 5", "6"]) == [1, 0]
+        assert reward.name == f"{spec.partition(':')[0]}:answer" and reward(["2 + 3?"] * 2, ["It is\n#### 5", "6"]) == [1, 0]
     pattern = load_reward(r"regex:^#### \d+$")
     assert pattern(["q"] * 3, ["#### 12", "x #### 12", "#### 12 x"]) == [1, 0, 0]
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from paperworks.core.errors import DataError, OptionError, TrainingDiverged
+from paperworks.core.options import build
 from paperworks.core.seeding import derive_seed
 from paperworks.experiment.definition import Arm, Budget, Workspace
 from paperworks.language.comparison.grid import START, Point
@@ -23,9 +24,13 @@ from paperworks.language.data import Dataset, Demonstration, Feedback, Preferenc
 from paperworks.language.data.conversions import preferences_to_demonstrations, preferences_to_feedback
 from paperworks.language.evaluation import ScoredRows, sample_report, score_rows
 from paperworks.language.objectives.objective import Objective, PairLogps, PairObjective, ResponseLogps
+from paperworks.language.online.loop import OnlineResult, train_online
+from paperworks.language.online.methods import METHODS
+from paperworks.language.online.options import OnlineOptions
 from paperworks.language.policy import Policy
 from paperworks.language.reference_scores import ReferenceScores
 from paperworks.language.rewards import load_reward
+from paperworks.language.rewards.options import reward_from_options
 from paperworks.language.training import TrainOptions, TrainResult, train
 
 SHOWN_PROMPTS = 3
@@ -93,13 +98,48 @@ def load_policy(job: CompareJob, seed: int, *, with_adapters: bool = False) -> P
 # -------------------------------------------------------------------------------------------------------------- training
 
 
-def train_point(job: CompareJob, point: Point, policy: Policy, pairs: Dataset[Preference], seed: int) -> TrainResult:
-    """Trains `policy` in place on the pairs, or on what the objective's schema makes of them."""
+def train_point(
+    job: CompareJob, point: Point, policy: Policy, pairs: Dataset[Preference], seed: int
+) -> TrainResult | OnlineResult:
+    """Trains `policy` in place on the pairs, on what the objective's schema makes of them, or on its own answers."""
+    if point.is_online:
+        return _train_online(job, point, policy, pairs, seed)
     objective = point.make()
     dataset = rows_for(objective, pairs)
     options = training_options(job, type(objective), len(pairs), seed)
     options = dataclasses.replace(options, **point.training())
     return train(policy, objective, dataset, options, cache_reference=True)
+
+
+def _train_online(job: CompareJob, point: Point, policy: Policy, pairs: Dataset[Preference], seed: int) -> OnlineResult:
+    """The method on the pairs' prompts: as many optimiser steps as the others, as many prompts a step as they have pairs."""
+    online = online_options(job, point, len(pairs))
+    options = dataclasses.replace(job.training, **point.training(), select="last", tracker="none", seed=seed)
+    names = job.train_rewards or job.rewards[:1]
+    reward = reward_from_options(
+        names,
+        job.rewarding,
+        device=job.device,
+        count_tokens=lambda texts: list(map(len, policy.encode_responses(texts))),
+    )
+    gold = load_reward(job.rewards[0], device=job.device) if job.train_rewards and job.rewards else None
+    trajectory: list[dict[str, float]] = []
+    result = train_online(
+        policy, METHODS[point.objective], point.make(), pairs, online, options, reward=reward, gold=gold,
+        on_iteration=lambda iteration, total, values: trajectory.append(
+            {name: values[name] for name in ("kl", "reward", "gold_reward") if name in values}
+        ),
+    )  # fmt: skip
+    return dataclasses.replace(result, history=trajectory)
+
+
+def online_options(job: CompareJob, point: Point, pairs: int) -> OnlineOptions:
+    """How a point samples. Raises OptionError."""
+    given = {"max_new_tokens": job.measure.max_new_tokens, **point.online()}
+    prompts = min(job.training.batch_size, pairs)
+    online = build(OnlineOptions, {**given, "iterations": 1, "prompts_per_iteration": prompts}, what=point.objective)
+    iterations = max(1, planned_steps(job, pairs) // (online.updates * online.minibatches))
+    return dataclasses.replace(online, iterations=iterations)
 
 
 def rows_for(objective: Objective | type[Objective], pairs: Dataset[Preference]) -> Dataset[Any]:
@@ -133,10 +173,22 @@ def planned_steps(job: CompareJob, pairs: int) -> int:
     return job.training.steps or max(1, round(job.training.epochs * per_epoch))
 
 
-def _training_figures(trained: TrainResult) -> dict[str, Any]:
+def _training_figures(trained: TrainResult | OnlineResult) -> dict[str, Any]:
+    if isinstance(trained, OnlineResult):
+        return {
+            "steps": trained.iterations,
+            "final_loss": trained.final["loss"],
+            "sampled_tokens": trained.sampled_tokens,
+            "trained_tokens": trained.trained_tokens,
+            "trajectory": list(trained.history),
+            "warnings": list(trained.warnings),
+            "notes": list(trained.notes),
+        }
     return {
         "steps": trained.steps,
         "final_loss": trained.final["loss"],
+        "sampled_tokens": 0,
+        "trained_tokens": trained.response_tokens,
         "warnings": list(trained.warnings),
         "notes": list(trained.notes),
     }

@@ -8,6 +8,8 @@ from typing import Any
 
 from paperworks.core.options import to_mapping
 from paperworks.language.comparison.findings import PointFindings
+from paperworks.language.online.methods import METHODS
+from paperworks.language.rewards.options import RewardOptions
 from paperworks.language.training import TrainOptions
 
 _DEFAULTS: Mapping[str, Any] = {"held_out": 0.1, "precision": "float32", "device": "auto"}
@@ -15,7 +17,10 @@ _DEFAULTS: Mapping[str, Any] = {"held_out": 0.1, "precision": "float32", "device
 
 def train_command(point: PointFindings, job: Mapping[str, Any]) -> str:
     """`paperworks train …` with a point's options, as the comparison trained it; `job` is CompareJob.config()."""
-    words = ["paperworks", "train", point.objective, "--model", job["model"], "--data", job["data"]["path"]]
+    words = ["paperworks", "train", point.objective, "--model", job["model"]]
+    if point.objective in METHODS:
+        return shlex.join([*words, *_online_words(point, job)])
+    words += ["--data", job["data"]["path"]]
     training, defaults = job["training"], to_mapping(TrainOptions())
     chosen = {**{k: v for k, v in training.items() if v != defaults.get(k)}, **point.options, "select": "last"}
     rest = {k: job[k] for k in ("held_out", "eval_data", "objective_file", "precision", "device", "chat_template")}
@@ -34,6 +39,19 @@ def train_command(point: PointFindings, job: Mapping[str, Any]) -> str:
         for name, value in job["lora"].items():
             words += _as_option(f"lora_{name}", value)
     return " ".join(shlex.quote(word) for word in words)
+
+
+def _online_words(point: PointFindings, job: Mapping[str, Any]) -> list[str]:
+    """The rest of an online method's command; how many iterations is left to the user."""
+    words = ["--prompts", job["data"]["path"]]
+    reward = job["train_rewards"] or job["rewards"][:1]
+    words += ["--reward", *reward] if reward else []
+    given = {"max_new_tokens": job["measure"]["max_new_tokens"], "prompts_per_iteration": job["training"]["batch_size"]}
+    learnt = {k: v for k, v in job["rewarding"].items() if v != to_mapping(RewardOptions()).get(k)}
+    rate = {"learning_rate": job["training"]["learning_rate"]} if job["training"]["learning_rate"] else {}
+    for name, value in {**given, **learnt, **rate, **point.options}.items():
+        words += _as_option(name, value)
+    return [*words, "--lora"] if job["lora"] else words
 
 
 def _as_option(name: str, value: Any) -> list[str]:

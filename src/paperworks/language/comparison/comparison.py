@@ -25,6 +25,7 @@ from paperworks.language.comparison.cell import (
     arm_of,
     compare_cell,
     load_policy,
+    online_options,
     planned_steps,
     rows_for,
 )
@@ -42,7 +43,8 @@ from paperworks.language.comparison.measures import PLAN, Measures, Plan, plan_v
 from paperworks.language.comparison.report import write_report
 from paperworks.language.data import Demonstration, Feedback
 from paperworks.language.items import tokenise
-from paperworks.language.objectives import objective_class
+from paperworks.language.online.loop import check_options
+from paperworks.language.online.methods import METHODS, trainable_class
 from paperworks.language.rewards import load_reward
 from paperworks.language.sampling import check_room
 
@@ -144,7 +146,10 @@ def make_plan(job: CompareJob, points: tuple[Point, ...], rows: SharedRows) -> P
     number = {key: place for place, key in enumerate(dict.fromkeys(row_keys))}
     choosing_prompts = halves(prompt_keys) if has_choice else [False] * len(prompt_keys)
     reported = [index for index, to_choose in enumerate(choosing_prompts) if not to_choose]
-    user_files = [job.objective_file or "", *(name.rpartition(":")[0] or name for name in job.rewards)]
+    user_files = [
+        job.objective_file or "",
+        *(name.rpartition(":")[0] or name for name in (*job.rewards, *job.train_rewards)),
+    ]
     return Plan(
         job=job.config(),
         points=tuple({"objective": p.objective, "options": dict(p.options), "swept": list(p.swept)} for p in points),
@@ -174,12 +179,24 @@ def _notes(job: CompareJob, points: tuple[Point, ...], rows: SharedRows) -> list
     """What is equal between arms, and what is not."""
     lines = []
     for name in dict.fromkeys(point.objective for point in points):
-        schema = objective_class(name).schema
+        schema = trainable_class(name).schema
         if schema is Feedback:
             lines.append(f"{name} trains on single responses: each step takes both responses of as many pairs")
         if schema is Demonstration:
             lines.append(
                 f"{name} imitates the chosen response of each pair: as many pairs a step, the rejected ones unused"
+            )
+    online = [name for name in dict.fromkeys(point.objective for point in points) if name in METHODS]
+    if online:
+        learnt = ", ".join(job.train_rewards or job.rewards[:1]) or "no reward"
+        lines.append(
+            f"{', '.join(online)} learn from their own answers to the training prompts, by {learnt}: as many optimiser "
+            "steps as the others, as many prompts a step as those have pairs; what they sample is reported beside"
+        )
+        if not job.train_rewards:
+            lines.append(
+                "They are judged by the reward that they were trained on, which flatters them: keep a gold reward from "
+                "training by --train-reward PROXY --reward GOLD"
             )
     counts = {p.objective: len(points_of(points, p.objective)) for p in points}
     if len(set(counts.values())) > 1:
@@ -202,14 +219,20 @@ def _try_rewards(job: CompareJob, rows: SharedRows) -> None:
     if len(set(job.rewards)) < len(job.rewards):
         raise OptionError(f"a reward is given twice: {' '.join(job.rewards)}")
     row = rows.held_out[0]
-    for name in job.rewards:
+    for name in {*job.rewards, *job.train_rewards}:
         load_reward(name)([row.prompt, row.prompt], [row.chosen, row.rejected])
 
 
 def _try_model(job: CompareJob, points: tuple[Point, ...], rows: SharedRows) -> None:
     """Loads the model once and lays out all rows: a model, template, length or schema that does not fit shows here."""
     for point in points:
-        rows_for(point.make(), rows.training)
+        if point.is_online:
+            online = online_options(job, point, len(rows.training))
+            has_reward = bool(job.train_rewards or job.rewards)
+            check_options(METHODS[point.objective], online, has_reward=has_reward, has_judge=False)
+            point.make()
+        else:
+            rows_for(point.make(), rows.training)
     pick_device(job.device)
     policy = load_policy(dataclasses.replace(job, device="cpu"), 0)  # a GPU's memory is the trainings'
     cutting: dict[str, Any] = {"max_length": job.training.max_length, "long_prompts": job.training.long_prompts}

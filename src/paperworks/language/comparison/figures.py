@@ -45,6 +45,29 @@ class Figures:
         caption = "Every setting tried; a line joins those that no other setting of the objective beats."
         self._add("frontier", _frontier(self._findings, self._colours), caption)
 
+    def overoptimisation(self) -> None:
+        """For online methods with a gold reward apart: what they were trained on and gold, against KL, as training went."""
+        found = {
+            point.objective: [line for line in self._measures.trajectory(point.name) if "gold_reward" in line]
+            for point in self._findings.chosen
+        }
+        found = {name: [line for line in lines if "kl" in line] for name, lines in found.items()}
+        found = {name: lines for name, lines in found.items() if len(lines) > 2}
+        if not found:
+            return
+        self._page.section(
+            "Over-optimisation",
+            "The policy's own answers as training went, iteration by iteration: the reward it was trained on, and the gold "
+            "reward, which it never saw. A gold reward that turns down while the other still rises is over-optimisation.",
+        )
+        for measure, title in (("reward", "reward trained on"), ("gold_reward", "gold reward")):
+            series = {
+                name: plots.Curve([line["kl"] for line in lines], [line[measure] for line in lines])
+                for name, lines in found.items()
+            }
+            svg = plots.lines(series, LABELS["kl"], title, colours_by_name=self._colours)
+            self._add(f"overoptimisation-{measure.replace('_', '-')}", svg, f"{title.capitalize()} against KL.")
+
     def duels(self) -> None:
         """Every two chosen settings against one another."""
         page, findings = self._page, self._findings

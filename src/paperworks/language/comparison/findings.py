@@ -31,6 +31,8 @@ class PointFindings:
     than_start: Interval  # criterion minus the start's
     criterion_to_choose: float
     seconds: float
+    sampled_tokens: float  # written in training, a seed; 0 for objectives that learn from rows
+    trained_tokens: float  # response tokens that carried a gradient, a seed
     seeds: tuple[int, ...]
     diverged: tuple[int, ...]
 
@@ -137,6 +139,8 @@ def _point(measures: Measures, point: Point) -> PointFindings:
         than_start=measures.difference(name, START, plan.criterion),
         criterion_to_choose=float(np.mean(measures.by_seed(name, plan.criterion, half))) if seeds else math.nan,  # type: ignore[arg-type]
         seconds=measures.mean_seconds(name),
+        sampled_tokens=measures.mean_of_cells(name, "sampled_tokens"),
+        trained_tokens=measures.mean_of_cells(name, "trained_tokens"),
         seeds=tuple(seeds),
         diverged=tuple(seed for arm, seed in measures.diverged if arm == name),
     )

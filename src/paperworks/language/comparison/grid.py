@@ -16,12 +16,18 @@ from typing import Any
 from paperworks.core.coercion import coerce
 from paperworks.core.errors import OptionError, did_you_mean
 from paperworks.core.options import build, plain
-from paperworks.language.objectives import objective_class, objective_names
 from paperworks.language.objectives.objective import Objective
+from paperworks.language.online.methods import METHODS, trainable_class, trainable_names
+from paperworks.language.online.options import OnlineOptions
 
 START = "start"  # the arm of the untrained model
 UNTRAINED = "untrained"  # what reports call it
 TRAINING = ("learning_rate",)  # options of the training loop that may differ between points
+# Those of sampling, for methods that learn from their own answers; how many iterations follows from the steps of all.
+ONLINE = tuple(
+    field.name for field in dataclasses.fields(OnlineOptions)
+    if field.name not in ("iterations", "prompts_per_iteration", "samples_shown", "kl_stop")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,14 +45,28 @@ class Point:
 
     def make(self) -> Objective:
         """The objective of this point. Raises OptionError for a value out of its range."""
-        cls = objective_class(self.objective)
+        cls = trainable_class(self.objective)
         own = {name: value for name, value in self.options.items() if _is_own(cls, name)}
         return build(cls, own, what=f"objective {cls.name}")
 
     def training(self) -> dict[str, Any]:
         """The training loop's options that this point sets for itself."""
-        cls = objective_class(self.objective)
-        return {name: value for name, value in self.options.items() if not _is_own(cls, name)}
+        return {name: value for name, value in self.options.items() if self._kind(name) == "training"}
+
+    def online(self) -> dict[str, Any]:
+        """The options of sampling that this point sets, above its method's defaults. Raises OptionError."""
+        given = {name: value for name, value in self.options.items() if self._kind(name) == "online"}
+        return {**METHODS[self.objective].defaults, **given} if self.is_online else given
+
+    @property
+    def is_online(self) -> bool:
+        """Whether it learns from its own answers."""
+        return self.objective in METHODS
+
+    def _kind(self, name: str) -> str:
+        if _is_own(trainable_class(self.objective), name):
+            return "own"
+        return "training" if name in TRAINING else "online"
 
     def assignments(self) -> str:
         """`beta=0.1 flip_rate=0.2`, or `defaults`."""
@@ -71,9 +91,9 @@ def chosen_objectives(names: Sequence[str]) -> tuple[str, ...]:
     """The names as their classes spell them. Raises OptionError for an unknown or doubled one, or one called `start`."""
     if not names:
         raise OptionError(
-            f"compare: name the objectives: paperworks compare dpo rdpo … (known: {', '.join(objective_names())})"
+            f"compare: name the objectives: paperworks compare dpo rdpo … (known: {', '.join(trainable_names())})"
         )
-    found = [objective_class(name).name for name in names]
+    found = [trainable_class(name).name for name in names]
     for name in found:
         if found.count(name) > 1:
             raise OptionError(f"objective {name!r} is named twice; sweep its options to compare settings of it")
@@ -90,7 +110,7 @@ def grid(
     Values are text or already numbers; those of `sweep` may be lists. Raises OptionError for a name that no objective
     has (nearest named), an objective not compared, an option both fixed and swept, or a value that does not fit.
     """
-    classes = [objective_class(name) for name in chosen_objectives(objectives)]
+    classes = [trainable_class(name) for name in chosen_objectives(objectives)]
     for mapping, option in ((sweep, "--sweep"), (settings, "--set")):
         for name in mapping:
             _check_name(name, classes, option)
@@ -119,10 +139,10 @@ def points_of(points: Iterable[Point], objective: str) -> list[Point]:
 def _check_name(name: str, classes: Sequence[type[Objective]], option: str) -> None:
     objective, dot, field = name.rpartition(".")
     if dot:
-        spelled = objective_class(objective).name
+        spelled = trainable_class(objective).name
         if spelled not in [cls.name for cls in classes]:
             raise OptionError(f"{option} {name}: {spelled} is not among the objectives compared")
-        known = _names(objective_class(objective))
+        known = _names(trainable_class(objective))
         if field.replace("-", "_") not in known:
             raise OptionError(f"{option} {name}: {spelled} has no option {field!r}{did_you_mean(field, known)}")
         return
@@ -137,7 +157,7 @@ def _of(cls: type[Objective], given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         objective, dot, field = name.rpartition(".")
         field = field.replace("-", "_")
-        if dot and objective_class(objective) is cls:
+        if dot and trainable_class(objective) is cls:
             own[field] = value
         elif not dot and field in _names(cls):
             general[field] = value
@@ -151,13 +171,15 @@ def _values(cls: type[Objective], name: str, given: Any) -> list[Any]:
 
 
 def _coerced(cls: type[Objective], name: str, value: Any, option: str) -> Any:
-    annotation = typing.get_type_hints(cls)[name] if _is_own(cls, name) else float
+    hints = typing.get_type_hints(cls if _is_own(cls, name) else OnlineOptions)
+    annotation = float if name in TRAINING and not _is_own(cls, name) else hints[name]
     return plain(coerce(value, annotation, name=f"{option} {cls.name}.{name}"))
 
 
 def _names(cls: type[Objective]) -> list[str]:
     fields: Any = cls
-    return [*(field.name for field in dataclasses.fields(fields) if field.init), *TRAINING]
+    own = [field.name for field in dataclasses.fields(fields) if field.init]
+    return [*own, *TRAINING, *(ONLINE if cls.name in METHODS else ())]
 
 
 def _is_own(cls: type[Objective], name: str) -> bool:

@@ -17,6 +17,7 @@ from paperworks.language.data import Dataset, Preference, PromptRow
 from paperworks.language.data.schemas import Text
 from paperworks.language.objectives import load_objective_file
 from paperworks.language.policy import LoraOptions, Precision
+from paperworks.language.rewards.options import RewardOptions
 from paperworks.language.train_job import DataSource
 from paperworks.language.training import TrainOptions
 
@@ -46,6 +47,8 @@ class CompareJob:
     model: str
     data: DataSource
     rewards: tuple[str, ...] = ()  # names or FILE.py:function; the first one decides
+    train_rewards: tuple[str, ...] = ()  # what online methods learn from; none: the first of `rewards`
+    rewarding: RewardOptions = RewardOptions()  # what is made of `train_rewards`
     sweep: Mapping[str, Any] = field(default_factory=dict)
     set: Mapping[str, Any] = field(default_factory=dict)
     measure: MeasureOptions = MeasureOptions()
@@ -92,7 +95,7 @@ def job_from_config(values: Mapping[str, Any]) -> CompareJob:
     """The job that a run.yaml describes. Raises OptionError for unknown or missing names."""
     values = dict(values)
     values["data"] = values["data"] if isinstance(values.get("data"), Mapping) else {"path": values.get("data")}
-    for name in ("rewards", "objectives"):
+    for name in ("rewards", "train_rewards", "objectives"):
         if isinstance(values.get(name), str):
             values[name] = [values[name]]
     values = {name: value for name, value in values.items() if not (name in ("sweep", "set") and not value)}

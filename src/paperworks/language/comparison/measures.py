@@ -140,8 +140,21 @@ class Measures:
 
     def mean_seconds(self, arm: str) -> float:
         """Training seconds a seed; NaN where none finished."""
-        times = [float(self.cells[arm, seed]["train_seconds"]) for seed in self.seeds(arm)]
-        return float(np.mean(times)) if times else float("nan")
+        return self.mean_of_cells(arm, "train_seconds")
+
+    def mean_of_cells(self, arm: str, name: str) -> float:
+        """The mean over seeds of a number that cells hold; NaN where none finished, 0 where it is not there."""
+        found = [float(self.cells[arm, seed].get(name, 0.0)) for seed in self.seeds(arm)]
+        return float(np.mean(found)) if found else float("nan")
+
+    def trajectory(self, arm: str) -> list[Mapping[str, float]]:
+        """Means over seeds, iteration by iteration, of what an online method's own answers were like in training."""
+        cells = [self.cells[arm, seed].get("trajectory", []) for seed in self.seeds(arm)]
+        steps = min(map(len, cells), default=0)
+        return [
+            {name: float(np.mean([cell[step][name] for cell in cells])) for name in cells[0][step]}
+            for step in range(steps)
+        ]
 
     def prompts(self) -> int:
         """Prompts on the reported half."""

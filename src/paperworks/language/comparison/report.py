@@ -46,6 +46,7 @@ def write_report(folder: str | Path) -> Path:
     figures = Figures(page, findings, measures, folder / "figures")
     figures.results()
     figures.frontier()
+    figures.overoptimisation()
     figures.duels()
     figures.sensitivity()
     _robustness(page, findings, plan)
@@ -83,7 +84,7 @@ def result_rows(
 
 
 GAINS = ("reward", "win_rate", "length_controlled", "accuracy", "margin")
-COSTS = ("kl", "logp_chosen", "tokens", "at_cap", "training")
+COSTS = ("kl", "logp_chosen", "tokens", "at_cap", "sampled", "trained", "training")
 _COLUMNS = {
     "reward": "reward",
     "win_rate": "wins vs untrained",
@@ -94,6 +95,8 @@ _COLUMNS = {
     "logp_chosen": "log p(chosen)",
     "tokens": "tokens",
     "at_cap": "cut",
+    "sampled": "tokens sampled",
+    "trained": "tokens trained on",
     "training": "training a seed",
 }
 _OF_REWARD = ("reward", "win_rate", "length_controlled")
@@ -102,6 +105,8 @@ _OF_REWARD = ("reward", "win_rate", "length_controlled")
 def _cell(findings: Findings, point: PointFindings, name: str, with_intervals: bool) -> str:
     if name == "training":
         return duration(point.seconds)
+    if name in ("sampled", "trained"):
+        return f"{point.sampled_tokens if name == 'sampled' else point.trained_tokens:,.0f}"
     if name != "win_rate":
         return _text(point.metrics[name], name, with_intervals)
     against = findings.pairs[point.name].get(START)
@@ -222,9 +227,9 @@ def _what_was_run(page: Page, findings: Findings, plan: Plan, folder: Path) -> N
     job, rows = plan.job, plan.rows
     page.section(
         "What was run",
-        "Every arm is trained on the same rows for the same number of steps from the same start, and kept at its last step: "
-        "no objective chooses its stopping point on rows that it is judged by. A seed decides the order of rows, the "
-        "adapters' start and the random numbers of sampling, and is the same for all arms. The held-out rows are the same for "
+        "Every arm is trained on the same rows (or on its own answers to their prompts) for the same number of steps from the "
+        "same start, and kept at its last step: no objective chooses its stopping point on rows that it is judged by. A "
+        "seed decides the order of rows, the adapters' start and the random numbers of sampling, and is the same for all arms. The held-out rows are the same for "
         "every seed and share no prompt with the training rows unless a file of them was given. Intervals resample seeds and "
         "prompts independently of one another; differences are taken within seed and prompt.",
     )

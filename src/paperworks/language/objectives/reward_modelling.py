@@ -90,13 +90,17 @@ class BradleyTerry(RewardObjective):
 
     name: ClassVar[str] = "reward-model"
     schema: ClassVar[type] = Preference
-    numbers: ClassVar[tuple[str, ...]] = ("margin", "member_draw")
 
     margin_weight: float = option(1.0, "factor on the rows' margins; 0 leaves them out", low=0)
     centring: float = option(0.0, "pull of rewards to a mean of 0: factor on (r_chosen + r_rejected)^2", low=0)
     label_smoothing: float = option(0.0, "assumed share of pairs whose label is wrong", low=0, below=0.5)
     ensemble: int = option(1, "members trained in one run: heads on one backbone; combined at use (--combine)", low=1)
     bootstrap: bool = option(True, "with an ensemble: each member has its own resample of the rows")
+
+    @property
+    def numbers(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The rows' margins, and the draw behind each member's weight of a row."""
+        return ("margin", "member_draw") if self.ensemble > 1 else ("margin",)
 
     @property
     def needs_tokens(self) -> bool:  # type: ignore[override]

@@ -42,3 +42,10 @@ class SFT(DemonstrationObjective):
 
     def weights(self, batch: DemonstrationLogps) -> dict[str, Float[Tensor, " items"]]:
         return {"loss": batch.weight * batch.response.tokens if self.reduction == "token_mean" else batch.weight}
+
+
+@dataclass(frozen=True)
+class BestOfNDistill(SFT):
+    """Imitation of the best of n answers of the policy's own (RAFT, arXiv 2304.06767): SFT, on what a reward likes most."""
+
+    name: ClassVar[str] = "best-of-n-distill"

@@ -79,6 +79,12 @@ class OnlineIPO(JudgedPairObjective, IPO):
         super().__post_init__()
         require(self.scale in SCALES, "scale", self.scale, ", ".join(SCALES))
 
+    def option_notes(self) -> list[str]:
+        """One where log-ratios are averaged, which the paper's result does not cover."""
+        if not self.average:
+            return []
+        return [f"{self.name} averages log-ratios over tokens (average=true): tau is per token, and no equilibrium is meant"]
+
     def loss(self, batch: PairLogps) -> Float[Tensor, " items"]:
         gap = self._log_ratio(batch.chosen) - self._log_ratio(batch.rejected)
         target = (2 * _soft_label(batch) - 1) / (2 * self.tau)

@@ -72,8 +72,8 @@ def pairs(
 ) -> Batch:
     """Rows of chosen and rejected answers; `probabilities` that the first of each candidate pair is better.
 
-    With `soft` the likelier winner is chosen and the row keeps the probability, else a label is drawn from it. Pairs of
-    the same answer, and hard ties, teach nothing: they are left out and counted.
+    With `soft` the likelier winner is chosen and the row keeps the probability, else a label is drawn from it; at 1/2 a
+    coin decides in either case. Pairs of the same answer teach nothing: they are left out and counted.
     """
     draw = torch.rand(len(candidates), generator=torch_generator(*seed, "labels")).tolist()
     items: list[Item] = []
@@ -112,7 +112,8 @@ def pairs(
 def candidate_pairs(rollouts: Rollouts, rule: PairRule) -> tuple[list[tuple[int, int]], int]:
     """Which answers of each prompt are compared, and how many prompts give none.
 
-    best-worst: those of highest and lowest reward (equal rewards give none); first-two; all pairs of a prompt.
+    best-worst: those of highest and lowest reward (equal rewards give none); first-two; all pairs of a prompt, which is
+    also what best-worst comes to where answers have no rewards.
     """
     found: list[tuple[int, int]] = []
     without = 0
@@ -121,7 +122,7 @@ def candidate_pairs(rollouts: Rollouts, rule: PairRule) -> tuple[list[tuple[int,
             without += 1
         elif rule == "first-two":
             found.append((members[0], members[1]))
-        elif rule == "all":
+        elif rule == "all" or (rule == "best-worst" and not len(rollouts.rewards)):
             found += [(a, b) for at, a in enumerate(members) for b in members[at + 1 :]]
         else:
             rewards = rollouts.rewards[torch.tensor(members)]

@@ -159,6 +159,9 @@ def _flat(
         response=torch.arange(len(ids)).repeat_interleave(torch.tensor([len(each) for each in ids], dtype=torch.long)),
         logps=torch.tensor([value for _, each, _ in flat for value in each.token_logps]),
         from_reference=torch.tensor([draw.writer == "reference" for _, _, draw in flat]),
+        own=torch.tensor(
+            [draw.writer == "policy" or (draw.writer == "mixture" and not draw.share) for _, _, draw in flat]
+        ),
     )
 
 

@@ -22,7 +22,7 @@ class KlController:
             self.weight *= 1 + error * answers / self._horizon
 
 
-def collapse(texts: Sequence[str], finished_share: float) -> str | None:
+def collapse(texts: Sequence[str]) -> str | None:
     """What is wrong with an iteration's answers taken together, or None: nearly all empty, or nearly all the same."""
     if len(texts) < 8:
         return None

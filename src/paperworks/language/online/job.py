@@ -16,7 +16,7 @@ from paperworks.language.data import Dataset
 from paperworks.language.data.schemas import Preference, PromptRow
 from paperworks.language.objectives.objective import Objective
 from paperworks.language.online.judges import Judge, RewardJudge, load_judge
-from paperworks.language.online.loop import OnlineResult, train_online
+from paperworks.language.online.loop import OnlineResult, check_options, train_online
 from paperworks.language.online.methods import online_method
 from paperworks.language.online.model_card import write_card
 from paperworks.language.online.options import OnlineOptions
@@ -126,6 +126,7 @@ def online_job(
     if resume and out is not None:
         same_job(job.config(), Path(out))
     method = online_method(job.method)
+    check_options(method, job.online, has_reward=bool(job.reward), has_judge=job.judging.judge is not None)
     rows: Dataset[Any] = job.prompts.read(Preference if method.takes_pairs else PromptRow)
     for line in rows.report.lines():
         shown.say(line)

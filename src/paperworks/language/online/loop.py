@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from paperworks.core.errors import OptionError, RunError, TrainingDiverged
+from paperworks.core.errors import DataError, OptionError, RunError, TrainingDiverged
+from paperworks.core.files import write_atomic
 from paperworks.core.interrupts import deferred_interrupt
 from paperworks.core.seeding import seed_everything, torch_generator
 from paperworks.language import checkpoints
@@ -33,13 +35,15 @@ from paperworks.language.online.collecting import Models, Spent, collect
 from paperworks.language.online.control import KlController, collapse
 from paperworks.language.online.credit import kl_terms, silent_groups
 from paperworks.language.online.judges import Judge, RewardJudge
-from paperworks.language.online.methods import Context, Method
+from paperworks.language.online.methods import METHODS, Method
 from paperworks.language.online.offline_pairs import pair_rows
 from paperworks.language.online.options import OnlineOptions
 from paperworks.language.online.rollouts import Rollouts
+from paperworks.language.online.rounds import Context
 from paperworks.language.optimisation import Optimisation
 from paperworks.language.policy import Policy
 from paperworks.language.rewards.reward import Reward
+from paperworks.language.sampling import check_room
 from paperworks.language.step_losses import StepLosses
 from paperworks.language.train_options import Plan, TrainOptions, learning_rate
 from paperworks.language.training import Evaluator, Interrupted
@@ -120,11 +124,8 @@ class _Loop:
         on_iteration: OnIteration | None,
         on_note: Callable[[str], None] | None,
     ) -> None:
-        if reward is None and judge is None and method.needs_reward:
-            asked = "--reward R, or --judge J" if method.judges else "--reward R"
-            raise OptionError(f"train {method.name}: what are answers worth? Give {asked}")
-        if reward is None and not method.judges and method.needs_reward:
-            raise OptionError(f"train {method.name}: it needs a number for each answer, not a judge: give --reward R")
+        check_options(method, online, has_reward=reward is not None, has_judge=judge is not None)
+        _check_room(policy, prompts)
         seed_everything(options.seed)
         accelerator = Accelerator(cpu=policy.device.type == "cpu")
         if accelerator.num_processes > 1:
@@ -144,7 +145,7 @@ class _Loop:
         self.modules: dict[str, nn.Module] = {
             name: module.to(policy.device) for name, module in objective.modules(policy).items()
         }
-        needs_reference = method.needs_reference or method.takes_pairs
+        needs_reference = method.needs_reference or method.takes_pairs or online.kl_stop is not None
         if reference is None and needs_reference:
             reference = policy.reference()
         self.models = Models(policy, reference, cast("ValueHead | None", self.modules.get("critic")), others)
@@ -161,6 +162,7 @@ class _Loop:
         self.best_weights: dict[str, Tensor] | None = None
         self.sampled = self.trained = 0
         self.stopped = ""
+        self.undone = False  # the last iteration's update was taken back
 
     def _note(self, line: str) -> None:
         self.notes.append(line)
@@ -207,7 +209,6 @@ class _Loop:
         self.controller.see(values.get("kl", 0.0), len(rollouts))
         self.sampled += spent.tokens
         values |= {
-            "kl_weight": context.penalty.weight,
             "rows": len(batch.items),
             "sampled_tokens": self.sampled,
             "trained_tokens": self.trained,
@@ -216,6 +217,8 @@ class _Loop:
             "seconds_updating": time.perf_counter() - updating,
             "seconds": time.perf_counter() - began,
         }
+        if self.method.penalises:
+            values["kl_weight"] = context.penalty.weight
         self._show(rollouts, iteration)
         return values
 
@@ -234,19 +237,17 @@ class _Loop:
 
     def _measured(self, rollouts: Rollouts, iteration: int) -> dict[str, float]:
         """What the answers are like, before anything is learnt from them; those of the policy's own writing."""
-        own = rollouts
-        if bool(rollouts.from_reference.any()):
-            own = rollouts.select([i for i, other in enumerate(rollouts.from_reference.tolist()) if not other])
+        own = rollouts.of_policy()
         values = {"length": float(own.counts.mean()), "finished": float(own.finished.float().mean())}
         if len(own.rewards):
             values |= {"reward": float(own.rewards.mean()), "reward_std": float(own.rewards.std(correction=0))}
             silent = silent_groups(own.rewards, own.group)
             values["silent_groups"] = float(silent.float().mean())
-            if iteration and bool(silent.all()) and self.online.samples > 1:
+            if iteration and bool(silent.all()) and self.method.least_samples > 1:
                 self._warn(
-                    "no signal: all samples of every prompt have the same reward; advantages are zero", iteration
+                    "no signal: all samples of every prompt have the same reward, so that nothing is learnt", iteration
                 )
-        if own.reference is not None:
+        if own.reference is not None and not bool(own.from_reference.all()):
             values["kl"] = float(own.summed(own.log_ratio).mean())
             values["kl_k3"] = float(own.summed(kl_terms(own.log_ratio, "k3")).mean())
             values["kl_token"] = float(own.log_ratio.mean())
@@ -254,7 +255,7 @@ class _Loop:
             prompts = [own.prompts[group] for group in own.group.tolist()]
             found = self.gold(prompts, list(own.texts))
             values["gold_reward"] = math.fsum(found) / len(found)
-        wrong = collapse(own.texts, values["finished"])
+        wrong = collapse(own.texts)
         if wrong is not None:
             self._warn(wrong, iteration)
         return values
@@ -326,7 +327,7 @@ class _Loop:
         if start == 0 and self.evaluator is not None:
             self._consider(0)
         done = start
-        good: dict[str, Tensor] | None = None
+        good = self._last_good(start)
         with deferred_interrupt() as interrupted:
             for iteration in range(start, total):
                 if self.stopped:
@@ -336,6 +337,8 @@ class _Loop:
                 if values is None:
                     if good is not None:
                         checkpoints.load_trainable(self.optimisation.trained, good)
+                        self.undone = True
+                        self._save(done)
                     self._note(f"stopped at iteration {iteration + 1}: {self.stopped}")
                     break
                 good = before
@@ -349,14 +352,16 @@ class _Loop:
                     self._consider(done)
                 is_last = done == total or bool(self.stopped)
                 if done % self.options.save_every == 0 or interrupted() or is_last:
-                    self._save(done)
+                    self._save(done, good)
                 if interrupted() and not is_last:
                     kept = f"saved at iteration {done} of {total}; go on with --resume" if self.folder else "not saved"
                     raise Interrupted(f"interrupted: {kept}")
         if self.evaluator is not None and self.options.select == "best" and self.best_step < done and self.history:
             self._take_best()
         self.policy.model.eval()
-        chosen = self.best_step if self.evaluator is not None and self.options.select == "best" else done
+        chosen = done - self.undone
+        if self.evaluator is not None and self.options.select == "best" and self.best_step < done:
+            chosen = self.best_step
         return OnlineResult(
             done, self.first, self.final, self.history, chosen, time.perf_counter() - began, self.sampled,
             self.trained, self.warnings, self.notes, self.stopped, self.left_out,
@@ -388,9 +393,22 @@ class _Loop:
         else:
             checkpoints.load_weights(self.folder / "checkpoints" / "best", self.optimisation.trained)
 
-    def _save(self, done: int) -> None:
+    def _last_good(self, start: int) -> dict[str, Tensor] | None:
+        """For a run that goes on: the weights before its last iteration, which a lost hold on the reference brings back."""
+        if self.folder is None or not start or self.online.kl_stop is None or self.stopped:
+            return None
+        return checkpoints.read_weights(self._before(start))
+
+    def _before(self, done: int) -> Path:
+        assert self.folder is not None
+        return self.folder / "checkpoints" / f"before-{done:08d}"
+
+    def _save(self, done: int, before: Mapping[str, Tensor] | None = None) -> None:
+        """A checkpoint; `before`: the weights before the last iteration, where a stop may bring them back."""
         if self.folder is None:
             return
+        if before is not None:
+            checkpoints.write_weights(self._before(done), before)
         state = {
             "step": done,
             "data": self.prompts.fingerprint,
@@ -400,6 +418,7 @@ class _Loop:
             "best_step": self.best_step,
             "best_quality": self.best_quality,
             "stopped": self.stopped,
+            "undone": self.undone,
             "warnings": self.warnings,
             "left_out": self.left_out,
             "kl_weight": self.controller.weight,
@@ -409,6 +428,9 @@ class _Loop:
         checkpoints.save_checkpoint(
             self.folder / "checkpoints", self.optimisation.trained, self.optimisation.optimiser, state
         )
+        for old in (self.folder / "checkpoints").glob("before-*"):
+            if before is None or old != self._before(done):
+                shutil.rmtree(old)
 
     def _take_up(self) -> int:
         if self.folder is None:
@@ -424,7 +446,8 @@ class _Loop:
                 "put them back, or start again with --overwrite"
             )
         self.first, self.final, self.history = state["first"], state["final"], state["history"]
-        self.warnings, self.left_out, self.stopped = state["warnings"], state["left_out"], state["stopped"]
+        self.warnings, self.left_out = state["warnings"], state["left_out"]
+        self.stopped, self.undone = state["stopped"], state["undone"]
         self.best_step, self.controller.weight = state["best_step"], state["kl_weight"]
         self.best_quality = -math.inf if state["best_quality"] is None else state["best_quality"]
         self.sampled, self.trained = state["sampled"], state["trained"]
@@ -433,8 +456,46 @@ class _Loop:
         return int(state["step"])
 
 
+def check_options(method: Method, online: OnlineOptions, *, has_reward: bool, has_judge: bool) -> None:
+    """Raises OptionError for what cannot be trained with: nothing that says what answers are worth, or nothing to compare."""
+    if method.needs_reward and not has_reward:
+        if has_judge and not method.judges:
+            raise OptionError(f"train {method.name}: it needs a number for each answer, not a judge: give --reward R")
+        if not has_judge:
+            asked = "--reward R, or --judge J" if method.judges else "--reward R"
+            raise OptionError(f"train {method.name}: what are answers worth? Give {asked}")
+    if online.samples < method.least_samples:
+        raise OptionError(
+            f"option samples={online.samples}: {method.name} learns from how answers to the same prompt differ; expected at "
+            f"least {method.least_samples}"
+        )
+    if online.kl_control == "adaptive" and not method.penalises:
+        with_penalty = ", ".join(name for name, other in METHODS.items() if other.penalises)
+        raise OptionError(
+            f"option kl_control=adaptive: {method.name} holds to the reference by its own options, not by kl_coef; "
+            f"adaptive control is for {with_penalty}"
+        )
+
+
+def _check_room(policy: Policy, prompts: Dataset[Any]) -> None:
+    """Raises DataError (file:line) for the first prompt that leaves no room for an answer, before anything is sampled."""
+    for number, row in enumerate(prompts.rows, start=1):
+        try:
+            check_room(policy, policy.encode_prompt(row.prompt), "the prompt" if row.where.file else f"prompt {number}")
+        except DataError as error:
+            if not row.where.file:
+                raise
+            raise DataError(str(error), file=row.where.file, line=row.where.line, field="prompt") from None
+
+
 def _notes(method: Method, online: OnlineOptions) -> list[str]:
     lines = []
+    if not method.penalises and online.kl_coef != OnlineOptions.kl_coef:
+        lines.append(
+            f"kl_coef={online.kl_coef:g} changes nothing: {method.name} holds to the reference by its own options"
+        )
+    if method.name == "ipo-md":
+        lines.append("reward, length and KL are measured on the mixture's answers: ipo-md draws no others")
     if method.needs_reward and (online.temperature != 1 or online.top_k):
         lines.append(
             f"temperature={online.temperature:g}, top_k={online.top_k}: answers are not drawn from the policy that "
@@ -454,7 +515,7 @@ def _cut_samples(path: Path, iterations: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue  # a line cut off when the run was killed
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
 
 
 __all__ = ["OnlineResult", "train_online"]

@@ -16,29 +16,17 @@ from paperworks.language.objectives.copg import CoPG
 from paperworks.language.objectives.hypo import HyPO
 from paperworks.language.objectives.nash_md import NashMD
 from paperworks.language.objectives.objective import Objective
-from paperworks.language.objectives.policy_gradient import GRPO, PPO, RLOO, Penalty, Reinforce, RolloutObjective
-from paperworks.language.objectives.sft import SFT
-from paperworks.language.objectives.soft_preferences import IPOMD, OnlineDPO, OnlineIPO
+from paperworks.language.objectives.policy_gradient import GRPO, PPO, RLOO, Reinforce, RolloutObjective
+from paperworks.language.objectives.rso import RSO
+from paperworks.language.objectives.sft import BestOfNDistill
+from paperworks.language.objectives.soft_preferences import DNO, IPOMD, OnlineDPO, OnlineIPO
 from paperworks.language.objectives.xpo import XPO
 from paperworks.language.online.batches import Batch, PairRule, best, candidate_pairs, groups, judged, pairs
 from paperworks.language.online.collecting import Draw
-from paperworks.language.online.judges import Judge
 from paperworks.language.online.options import OnlineOptions
 from paperworks.language.online.rollouts import Rollouts
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a builder may ask beside the rollouts."""
-
-    objective: Objective
-    penalty: Penalty
-    judge: Judge
-    seed: tuple[int | str, ...]  # of this iteration
-    offline: Callable[[], Batch] | None = (
-        None  # the iteration's rows of a preference file, for methods that mix them in
-    )
-
+from paperworks.language.online.rounds import Context
+from paperworks.language.online.source_pairs import rejection_sampled, round_of_win_rates
 
 Draws = Callable[[Any, OnlineOptions], Sequence[Draw]]
 Build = Callable[[Rollouts, Context], Batch]
@@ -58,10 +46,16 @@ class Method:
     needs_reference: bool = True
     takes_pairs: bool = False  # trains on a preference file beside its own answers
     replays: bool = False  # an iteration trains on all rows so far
+    penalises: bool = False  # OnlineOptions.kl_coef weighs a KL penalty in its reward
+    least_samples: int = 1  # 2 where it learns from how a prompt's answers differ
 
 
 def _own(objective: Any, options: OnlineOptions) -> Sequence[Draw]:
     return [Draw("policy", options.samples)]
+
+
+def _start(objective: Any, options: OnlineOptions) -> Sequence[Draw]:
+    return [Draw("reference", options.samples)]
 
 
 def _mixed(objective: Any, options: OnlineOptions) -> Sequence[Draw]:
@@ -139,20 +133,39 @@ def beside_pairs(rollouts: Rollouts, context: Context) -> Batch:
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("reinforce", Reinforce, policy_gradient, _own),
-        Method("rloo", RLOO, policy_gradient, _own),
-        Method("grpo", GRPO, policy_gradient, _own),
-        Method("ppo", PPO, policy_gradient, _own, {"samples": 1, "updates": 4}),
+        Method("reinforce", Reinforce, policy_gradient, _own, penalises=True),
+        Method("rloo", RLOO, policy_gradient, _own, penalises=True, least_samples=2),
+        Method("grpo", GRPO, policy_gradient, _own, least_samples=2),
+        Method("ppo", PPO, policy_gradient, _own, {"samples": 1, "updates": 4}, penalises=True),
         Method("nash-md", NashMD, against_mixture, _against_mixture, {"samples": 1}, judges=True),
-        Method("online-dpo", OnlineDPO, compared("best-worst"), _own, {"samples": 2}, judges=True),
-        Method("online-ipo", OnlineIPO, compared("first-two"), _own, {"samples": 2}, judges=True),
-        Method("ipo-md", IPOMD, compared("first-two"), _mixed, {"samples": 2}, judges=True),
-        Method("xpo", XPO, explored, _with_reference, {"samples": 2}, judges=True, replays=True),
-        Method("copg", CoPG, scored_groups, _own),
+        Method("online-dpo", OnlineDPO, compared("best-worst"), _own, {"samples": 2}, judges=True, least_samples=2),
+        Method("online-ipo", OnlineIPO, compared("first-two"), _own, {"samples": 2}, judges=True, least_samples=2),
+        Method("ipo-md", IPOMD, compared("first-two"), _mixed, {"samples": 2}, judges=True, least_samples=2),
+        Method("xpo", XPO, explored, _with_reference, {"samples": 2}, judges=True, replays=True, least_samples=2),
+        Method(
+            "rso", RSO, rejection_sampled, _start, {"samples": 64, "temperature": 0.7, "top_k": 40}, judges=True
+        ),
+        Method("dno", DNO, round_of_win_rates, _own, {"samples": 5}, judges=True, needs_reference=False),
+        Method("copg", CoPG, scored_groups, _own, least_samples=2),
         Method("hypo", HyPO, beside_pairs, _own, {"samples": 2}, needs_reward=False, takes_pairs=True),
-        Method("best-of-n-distill", SFT, best_answers, _own, {"samples": 8}, needs_reference=False),
+        Method("best-of-n-distill", BestOfNDistill, best_answers, _own, {"samples": 8}, needs_reference=False),
     )
 }  # fmt: skip
+
+
+def trainable_class(name: str) -> type[Objective]:
+    """The class of an objective or of an online method of that name. Raises OptionError naming the nearest one."""
+    from paperworks.language.objectives import objective_class
+
+    spelling = name.strip().lower().replace("_", "-")
+    return METHODS[spelling].objective if spelling in METHODS else objective_class(name)
+
+
+def trainable_names() -> list[str]:
+    """Every name that can be trained: objectives, then online methods."""
+    from paperworks.language.objectives import objective_names
+
+    return list(dict.fromkeys([*objective_names(), *METHODS]))
 
 
 def online_method(name: str) -> Method:

@@ -35,6 +35,9 @@ class Rollouts:
     values: Float[Tensor, " tokens"] | None = None  # V of the state before each token
     rewards: Float[Tensor, " responses"] = field(default_factory=lambda: torch.zeros(0))
     from_reference: Bool[Tensor, " responses"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    own: Bool[Tensor, " responses"] = field(
+        default_factory=lambda: torch.zeros(0, dtype=torch.bool)
+    )  # written by the policy itself, neither by the reference nor by a mixture; empty: all are
     extra: Mapping[str, Float[Tensor, " tokens"]] = field(default_factory=dict)  # scores under other models, by name
 
     def __len__(self) -> int:
@@ -74,6 +77,12 @@ class Rollouts:
         parts = values.split([len(ids) for ids in self.ids])
         return torch.cat([parts[index] for index in responses]) if responses else values[:0]
 
+    def of_policy(self) -> Rollouts:
+        """The responses that the policy itself wrote; all where it wrote none."""
+        if not len(self.own) or bool(self.own.all()) or not bool(self.own.any()):
+            return self
+        return self.select(self.own.nonzero().squeeze(1).tolist())
+
     def replace(self, **changes: Any) -> Rollouts:
         """The same with other fields."""
         return dataclasses.replace(self, **changes)
@@ -95,5 +104,6 @@ class Rollouts:
             values=None if self.values is None else pick(self.values),
             rewards=self.rewards[index] if len(self.rewards) else self.rewards,
             from_reference=self.from_reference[index] if len(self.from_reference) else self.from_reference,
+            own=self.own[index] if len(self.own) else self.own,
             extra={name: pick(values) for name, values in self.extra.items()},
         )

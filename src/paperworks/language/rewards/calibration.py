@@ -285,8 +285,11 @@ def _numbers(values: Any, path: str | Path, number: int) -> list[float]:
 
 
 def _texts(values: Any, path: str | Path, number: int) -> list[str]:
-    texts = [v.get("text") if isinstance(v, dict) else v for v in values] if isinstance(values, list) else [None]
-    if not all(isinstance(text, str) for text in texts):
+    found = (
+        [each.get("text") if isinstance(each, dict) else each for each in values] if isinstance(values, list) else []
+    )
+    texts = [text for text in found if isinstance(text, str)]
+    if not texts or len(texts) < len(found):
         raise DataError("expected a list of texts, or of objects with text", file=path, line=number, field="responses")
     return texts
 

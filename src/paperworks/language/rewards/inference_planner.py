@@ -136,8 +136,9 @@ class PlannerError(PaperworksError):
 
 
 def _iterate(kind: str, n: int, beta: float, logp: Numbers, damping: float) -> tuple[Numbers, float, int]:
-    u, size, p, residual = _midpoints(len(logp)), len(logp), np.exp(logp), math.inf
-    for iteration in range(1, _MOST_ITERATIONS + 1):
+    u, size, p, residual, iterations = _midpoints(len(logp)), len(logp), np.exp(logp), math.inf, 0
+    while residual >= RESIDUAL and iterations < _MOST_ITERATIONS:
+        iterations += 1
         below = (np.cumsum(p) - p / 2) / size
         inner = (below * u) ** (n - 1) if kind == "bon" else ((1 - below) * (1 - u)) ** (n - 1)
         from_here = (np.cumsum(inner[::-1])[::-1] - inner / 2) / size
@@ -148,9 +149,7 @@ def _iterate(kind: str, n: int, beta: float, logp: Numbers, damping: float) -> t
         new = np.exp(logp)
         residual = float(np.abs(new - p).max())
         p = new
-        if residual < RESIDUAL:
-            break
-    return target, residual, iteration
+    return target, residual, iterations
 
 
 def at_kl(make: Tilt, target: float, *, low: float = 1e-5, high: float = 1e4) -> tuple[float, QuantilePolicy]:

@@ -81,7 +81,8 @@ def judge_options(text: str) -> JudgeOptions:
     """The options of `MODEL@URL`, or of a YAML file that names any of them. Raises OptionError."""
     if text.endswith((".yaml", ".yml")) and "@" not in text:
         return build(JudgeOptions, load_yaml(Path(text).expanduser()), what=f"judge {text}")
-    model, at, url = text.rpartition("@")
+    model, at, url = text.partition("@http")
+    model, at, url = (model, at, "http" + url) if at else text.rpartition("@")
     if not at or not model or not url:
         raise OptionError(f"reward judge:{text}: expected judge:MODEL@URL, as judge:my-model@http://localhost:8000/v1")
     return JudgeOptions(model=model, url=url)

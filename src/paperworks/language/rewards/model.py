@@ -278,7 +278,8 @@ class RewardModel(TextModel):
     ) -> list[float]:
         """The score of each response to the prompt beside it, without gradient, in batches of like length.
 
-        Of an ensemble the mean of its members' raw scores; `member_scores` has each. Texts beyond the model's context are cut (see `encode`). `on_progress` gets the share done.
+        Of an ensemble the mean of its members' raw scores; `member_scores` has each. Texts beyond the model's context are
+        cut (see `encode`). `on_progress` gets the share done.
         """
         encoded = self.encode(prompts, responses)
         return self.score_encoded(encoded, most_tokens=most_tokens, on_progress=on_progress)

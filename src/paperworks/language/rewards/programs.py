@@ -72,7 +72,7 @@ class UnitTests:
         return f"tests:{self.field}{'' if self.credit == 'all' else ':' + self.credit}"
 
     def expected(self, row: PromptRow) -> ProgramTests:
-        return tests_of(row, self.field, splits=self.credit == "share", reward=self.name)
+        return program_tests(row, self.field, splits=self.credit == "share", reward=self.name)
 
     def score(self, prompts: list[str], responses: list[str], expected: list[ProgramTests]) -> list[float]:
         outcomes = self.outcomes(responses, expected)
@@ -93,7 +93,7 @@ class UnitTests:
         return [f"programs: {ended}", self.sandbox.description] if ended else []
 
 
-def tests_of(row: PromptRow, name: str = "test", *, splits: bool = False, reward: str = "tests") -> ProgramTests:
+def program_tests(row: PromptRow, name: str = "test", *, splits: bool = False, reward: str = "tests") -> ProgramTests:
     """The tests in the field `name` of a row; with `splits` HumanEval's `check` is taken apart, a check an assert.
 
     Raises BadRow where the row has none.

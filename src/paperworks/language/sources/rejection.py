@@ -121,7 +121,8 @@ def rejection_sample(
     the remaining candidates, accepts with probability exp((r - r_max) / beta), r_max the best of those remaining when the
     sweep began, and stops as soon as it has enough. `exact` draws a remaining candidate at random, accepts or rejects it, and
     starts again: successive draws from softmax(r / beta) without replacement, taken here as the largest of
-    r / beta + Gumbel noise. With finitely many candidates the two differ.
+    r / beta + Gumbel noise. That is exact for the list, which with finitely many candidates does not make it the nearer one to
+    pi_r: see the paper's experiment.
 
     Raises DataError naming the prompt with fewer available candidates than samples, RewardError for rewards not finite.
     """

@@ -76,6 +76,11 @@ class Course:
         columns = {"reward": self.reward, "outside": self.outside, "logp_chosen": self.logp_chosen, "kl": self.kl}
         return {name: values.gather(0, when[None])[0] for name, values in columns.items()}
 
+    def beside(self, other: Course) -> Course:
+        """The points of both, this one's first; both have looked at the same steps of the same seeds."""
+        names = ("reward", "outside", "logp_chosen", "kl", "held_out")
+        return Course(self.steps, *(torch.cat([getattr(self, n), getattr(other, n)], dim=1) for n in names))
+
 
 def make_bandit(
     seeds: Sequence[int],

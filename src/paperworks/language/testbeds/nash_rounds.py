@@ -61,7 +61,7 @@ def regressed_round(
     """The policy that minimises the objective over all pairs of answers, the reference being the current policy.
 
     The pairs carry the win rates of their answers against the current policy (`chosen_reward`, `rejected_reward`) and
-    the judge's probability. Fitted to a gradient of 1e-10 (Newton).
+    the judge's probability. Fitted to a gradient of 1e-12 (Newton).
     """
     first, second = torch.triu_indices(*games.preference.shape[1:], offset=1)
     win_rates, games_count = games.against(log_current), len(log_current)
@@ -81,7 +81,7 @@ def regressed_round(
         batch = JudgedPairLogps(chosen, rejected, tokens, None, probability, *rewards)
         return objective.loss(batch).reshape(games_count, -1).mean(-1)
 
-    return torch.log_softmax(minimise(loss, log_current, tolerance=1e-10, max_steps=50).point, dim=-1)
+    return torch.log_softmax(minimise(loss, log_current, tolerance=1e-12, max_steps=50).point, dim=-1)
 
 
 def soft_policy_iteration(
@@ -129,12 +129,12 @@ def hard_label_round(
     pairs = wins.sum((-1, -2), keepdim=True)[..., 0].clamp(min=1)
     moved = torch.zeros_like(log_current + reward)
     for _ in range(steps):
-        margin = eta_like(eta, moved) * (moved[..., :, None] - moved[..., None, :])
+        margin = _for_pairs(eta) * (moved[..., :, None] - moved[..., None, :])
         push = wins * torch.sigmoid(-margin)  # -d loss / d margin of the pair (winner, loser)
         moved = moved + 4 / eta * (push.sum(-1) - push.sum(-2)) / pairs
     return torch.log_softmax(log_current + moved, dim=-1)
 
 
-def eta_like(eta: Tensor | float, moved: Tensor) -> Tensor | float:
-    """eta with one more axis than the policies have."""
+def _for_pairs(eta: Tensor | float) -> Tensor | float:
+    """eta with one more axis, as tables of pairs have."""
     return eta[..., None] if isinstance(eta, Tensor) else eta

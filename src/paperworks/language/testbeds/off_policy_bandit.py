@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -153,15 +153,18 @@ def expected_loss(bandit: Bandit, name: LossName, logits: Float[Tensor, " arms"]
     return (losses[0] * bandit.first[first[0]] * bandit.second[second[0]]).sum()
 
 
-def limit_regret(bandit: Bandit, name: LossName, *, steps: int = 6000, rate: float = 0.3) -> float:
-    """The regret at which descent along the expected gradient comes to rest."""
-    logits = torch.zeros_like(bandit.reward, requires_grad=True)
-    for _ in range(steps):
-        (gradient,) = torch.autograd.grad(expected_loss(bandit, name, logits), logits)
-        if float(gradient.abs().max()) < 1e-10:
-            break
-        logits = (logits - rate * gradient).detach().requires_grad_()
-    return float(bandit.regret(torch.log_softmax(logits.detach(), dim=-1)))
+def limit_regret(bandit: Bandit, name: LossName) -> float:
+    """The regret where the expected gradient vanishes, sought from the uniform policy on; NaN where it does nowhere."""
+    from scipy.optimize import root
+
+    def gradient(free: Any) -> Any:  # the last logit stays 0: a shift of all of them changes nothing
+        logits = torch.tensor([*free, 0.0], dtype=torch.float64, requires_grad=True)
+        return torch.autograd.grad(expected_loss(bandit, name, logits), logits)[0][:-1].numpy()
+
+    found = root(gradient, [0.0] * (len(bandit.reward) - 1), tol=1e-12)
+    logits = torch.tensor([*found.x, 0.0], dtype=torch.float64)
+    is_root = max(map(abs, gradient(found.x))) < 1e-8
+    return float(bandit.regret(torch.log_softmax(logits, dim=-1))) if is_root else math.nan
 
 
 def _copg(bandit: Bandit, logp: Sequence[Tensor], reward: Sequence[Tensor]) -> Tensor:

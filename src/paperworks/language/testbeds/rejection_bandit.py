@@ -20,7 +20,9 @@ from paperworks.language.sources.rejection import Indices
 
 AT_ONCE = 1_000_000  # candidates in memory at a time
 
-Accept = Callable[[Indices, NDArray[np.float64], int], Indices]  # items and rewards [prompts, candidates], seed -> indices
+Accept = Callable[
+    [Indices, NDArray[np.float64], int], Indices
+]  # items and rewards [prompts, candidates], seed -> indices
 
 
 @dataclass(frozen=True)
