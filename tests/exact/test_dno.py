@@ -76,9 +76,7 @@ def test_the_regression_over_all_pairs_is_soft_policy_iteration(eta: float) -> N
 
 def test_rewards_and_eta_may_be_scaled_together() -> None:
     win_rates = GAME.against(CURRENT)
-    plain, scaled = (
-        torch.log_softmax(CURRENT + scale * win_rates / (scale * 0.5), -1) for scale in (1.0, 3.0)
-    )
+    plain, scaled = (torch.log_softmax(CURRENT + scale * win_rates / (scale * 0.5), -1) for scale in (1.0, 3.0))
     assert torch.allclose(plain, scaled, atol=1e-12)
     # in the loss: at the minimiser of one, the other has no slope either
     gap = tensor(0.24 / 0.5).requires_grad_(True)

@@ -109,8 +109,8 @@ def pair(chosen: float, rejected: float, *, reference: float = 0.0) -> PairLogps
 
 def test_worked_losses() -> None:
     batch = pair(4, -6, reference=-30)
-    assert RSO(loss_type="sigmoid_norm").loss(batch).item() == pytest.approx(0.474077, abs=5e-7)
-    assert RSO(loss_type="hinge_norm").loss(batch).item() == pytest.approx(0.5, abs=1e-12)
+    assert RSO(loss_type="sigmoid-norm").loss(batch).item() == pytest.approx(0.474077, abs=5e-7)
+    assert RSO(loss_type="hinge-norm").loss(batch).item() == pytest.approx(0.5, abs=1e-12)
     assert RSO(loss_type="hinge").loss(pair(-20, -18)).item() == pytest.approx(1.1, abs=1e-12)
     assert RSO(loss_type="hinge", sft_coef=0.1).loss(pair(-20, -18)).item() == pytest.approx(1.1 + 2, abs=1e-12)
 
@@ -119,13 +119,13 @@ def test_worked_losses() -> None:
 def test_the_losses_by_their_other_names(gap: float) -> None:
     batch = pair(gap, 1.0, reference=-9)
     assert torch.equal(RSO(gamma=0.2).loss(batch), DPO(beta=0.2).loss(batch))
-    assert torch.equal(RSO(loss_type="hinge_norm", gamma=0.2).loss(batch), HingeNorm(beta=0.2).loss(batch))
+    assert torch.equal(RSO(loss_type="hinge-norm", gamma=0.2).loss(batch), HingeNorm(beta=0.2).loss(batch))
     calibrated = 0.2 * SLiC(delta=5.0).loss(batch)
     assert RSO(loss_type="hinge", gamma=0.2).loss(batch).item() == pytest.approx(calibrated.item(), abs=1e-12)
 
 
 def test_only_the_hinge_without_reference_needs_none() -> None:
-    assert [RSO(loss_type=name).needs_reference for name in ("sigmoid_norm", "hinge", "hinge_norm")] == [True, False, True]
+    assert [RSO(loss_type=name).needs_reference for name in ("sigmoid-norm", "hinge", "hinge-norm")] == [True, False, True]
 
 
 def test_first_round_and_tournament() -> None:

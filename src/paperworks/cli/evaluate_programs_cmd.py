@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if not job.options.canonical:
         import dataclasses
 
-        from paperworks.cli.generate_cmd import default_chat
+        from paperworks.language.chat_default import texts_are_messages
         from paperworks.language.policy import Policy
 
         policy = Policy.load(
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             chat_template=args.chat_template,
         )
         if "chat" not in values:
-            job = dataclasses.replace(job, chat=default_chat(job.model, policy))
+            job = dataclasses.replace(job, chat=texts_are_messages(job.model, policy.tokenizer))
             if not args.quiet and policy.tokenizer.chat_template:
                 ways = "user messages (--no-chat: continued)", "code to continue (--chat: asked in a message)"
                 print(f"note: problems are taken as {ways[not job.chat]}", file=sys.stderr)

@@ -167,24 +167,6 @@ def _reward(args: argparse.Namespace, loaded: Sequence[Policy]) -> Reward | None
     )
 
 
-def default_chat(model: str, policy: Policy) -> bool:
-    """Whether a bare text is best taken as a user's message: the model has a chat template, and was not trained without."""
-    from paperworks.core.errors import RunError
-    from paperworks.core.files import read_json
-    from paperworks.language.tiny import CHAT_TEMPLATE
-
-    template = policy.tokenizer.chat_template
-    if not template or template == CHAT_TEMPLATE:
-        return False
-    for folder in (Path(model), Path(model).parent):
-        if (folder / "results.json").is_file():
-            try:
-                return bool(read_json(folder / "results.json")["data"]["format"] != "plain")
-            except (RunError, KeyError, TypeError):
-                break
-    return True
-
-
 def _check(args: argparse.Namespace) -> None:
     """What can be said before anything is loaded."""
     if not args.model:
@@ -244,10 +226,12 @@ def _standard_input() -> str:
 
 def _laid_out(args: argparse.Namespace, given: Sequence[Text], policy: Policy) -> list[Text]:
     """The prompts as the model gets them: texts wrapped as user messages with --chat, and the system message."""
+    from paperworks.language.chat_default import texts_are_messages
+
     texts = any(isinstance(prompt, str) for prompt in given)
     chat = args.chat
     if chat is None:
-        chat = bool(args.system) or default_chat(args.model, policy)
+        chat = bool(args.system) or texts_are_messages(args.model, policy.tokenizer)
         if texts and policy.tokenizer.chat_template and not args.quiet:
             message, continued = (
                 "taken as a user's message (--no-chat: continue",

@@ -62,6 +62,10 @@ def _parser(method: Any) -> Parser:
     data.add_argument("--split", help="which split of a folder or Hub data set")
     data.add_argument("--bad-rows", choices=("error", "skip"), help="stop at a bad row, or skip and count")
     data.add_argument("--limit", type=int, help="read at most so many rows")
+    data.add_argument(
+        "--chat", action=argparse.BooleanOptionalAction, default=None,
+        help="take bare prompts as a user's message (default: where the model has a chat template)",
+    )  # fmt: skip
     worth = parser.add_argument_group("reward")
     worth.add_argument("--reward", nargs="+", help="built-in name, FILE.py:function, or a reward model; see --combine")
     worth.add_argument("--gold-reward", nargs="+", help="measured beside it, never trained on")
@@ -111,7 +115,7 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
     values["lora"] = lora_values(args, values.get("lora"))
-    add_model_values(values, args)
+    add_model_values(values, args, "chat")
     return values
 
 

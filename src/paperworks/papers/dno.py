@@ -137,9 +137,7 @@ def exploitability_figures(results: Results) -> list[tuple[str, str]]:
                 mean = torch.tensor([cell.metrics["by_round"] for cell in cells]).mean(0).tolist()
                 curves[arm.label] = plots.Curve(cells[0].metrics["rounds"], mean)
         if curves:
-            svg = plots.lines(
-                curves, "rounds", "exploitability of the average", log_x=True, log_y=True, markers=False
-            )
+            svg = plots.lines(curves, "rounds", "exploitability of the average", log_x=True, log_y=True, markers=False)
             figures.append((svg, f"exploitability of the average of the rounds so far, {setting} games"))
     return figures
 

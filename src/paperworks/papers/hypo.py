@@ -347,8 +347,8 @@ EXPERIMENT = Experiment(
     title="The Importance of Online Data: Understanding Preference Fine-tuning via Coverage",
     parts=(PART_A, PART_B, PART_D),
     claims=(*CLAIMS_A, *CLAIMS_B, *CLAIMS_D),
-    differences="Bandits and enumerated responses in place of summaries and chat by models of 1.4 to 8 billion parameters; true "
-    "rewards, KL and masses are exact sums. beta, lam and their grids are ours: the paper's values could not be read.",
+    differences="Bandits and enumerated responses in place of summaries and chat by models of 1.4 to 8 billion parameters; "
+    "true rewards, KL and masses are exact sums. beta, lam and their grids are ours: the paper's values could not be read.",
     notes="Grid points are chosen by reward alone: a KL is not asked for, and comes with lam. The paper's tables could not be "
     "read, so that no figures of it stand here. Part D has an exact KL; with samples the estimate of part A would be in its "
     "place.",

@@ -64,7 +64,9 @@ ARMS_A = (
         for mixture in MIXTURES
     ),
     *(
-        Arm(f"nash-md-{mixture:g}", f"Nash-MD-PG, b {mixture:g}", "baseline", {"rule": "nash-md-pg", "mixture": mixture})
+        Arm(
+            f"nash-md-{mixture:g}", f"Nash-MD-PG, b {mixture:g}", "baseline", {"rule": "nash-md-pg", "mixture": mixture}
+        )
         for mixture in MIXTURES
     ),
     *(
@@ -153,7 +155,7 @@ class _Task:
     def tuned_exactly(self) -> tuple[float, float]:
         """The strength and learning rate with the lowest mean exploitability on other games."""
         games = make_games(self._tuning, self.kind)
-        scores = {}
+        scores: dict[tuple[float, float], float] = {}
         for strength in self.strengths:
             course = learn(games, self.rule(games, strength), LEARNING_RATES, steps=STEPS[self.budget])
             scores |= self._scores(games, course.last, strength)
@@ -272,8 +274,8 @@ EXPERIMENT = Experiment(
         )
         for other, value in figures.items()
     ),
-    differences="Part A has tabular policies and judges that are matrices; the paper aligns a T5X-L of 770 million parameters on "
-    "summaries and compares policies by a larger model's preferences.",
+    differences="Part A has tabular policies and judges that are matrices; the paper aligns a T5X-L of 770 million parameters "
+    "on summaries and compares policies by a larger model's preferences.",
     notes="The equilibrium of the mixture is that of tau / (1 - b), so that IPO-MD's policy at tau is near it, not on it. "
     "Online DPO's beta is a scale of its own: near P = 1/2 a Bradley-Terry reward is four times the win rate, so that beta = 4 "
     "tau brings its resting point near the equilibrium, and the tuned arm finds that; beta = tau is a control. Spreads at one "

@@ -217,8 +217,8 @@ EXPERIMENT = Experiment(
     title="Exploratory Preference Optimization: Harnessing Implicit Q*-Approximation for Sample-Efficient RLHF",
     parts=(PART_A, PART_B),
     claims=CLAIMS,
-    differences="The paper proves its claim and reports no experiment in the text that could be read; the bandit is the form of "
-    "its lower bound for online DPO (Proposition 2.1). alpha is constant over rounds here, tuned on other worlds; theory "
+    differences="The paper proves its claim and reports no experiment in the text that could be read; the bandit is the form "
+    "of its lower bound for online DPO (Proposition 2.1). alpha is constant over rounds here, tuned on other worlds; theory "
     "asks for one that falls.",
     notes="A best action of mass p costs beta log(1/p) of KL; beta is small enough here that it is worth its price at every p. "
     "The iterate measured is each round's own, not one selected afterwards. On a table of ten actions an entropy bonus is "

@@ -29,7 +29,7 @@ VARIANTS: list[Objective] = [
     make("rdpo", {"pair_loss": "ipo"}),
     make("slic", {"lam": 0.1}),
     make("rso", {"loss_type": "hinge", "sft_coef": 0.1}),
-    make("rso", {"loss_type": "hinge_norm", "gamma": 0.5}),
+    make("rso", {"loss_type": "hinge-norm", "gamma": 0.5}),
     make("orpo", {"nll_reduction": "token_mean"}),
     make("rpo", {"sft_reduction": "seq_mean"}),
     make("rpo", {"sft_reduction": "token_mean"}),

@@ -77,9 +77,11 @@ def test_the_target_is_a_win_rate_s_and_carries_no_gradient(random_batch: Batche
 
 def test_win_rates_that_are_missing_are_asked_for(random_batch: Batches) -> None:
     batch = random_batch(DNO())
-    one_is_missing = dataclasses.replace(batch, chosen_reward=batch.chosen_reward.clone().index_fill(0, torch.tensor(2), math.nan))
+    one_is_missing = dataclasses.replace(
+        batch, chosen_reward=batch.chosen_reward.clone().index_fill(0, torch.tensor(2), math.nan)
+    )
     for without in (dataclasses.replace(batch, chosen_reward=None), one_is_missing):
-        with pytest.raises(OptionError, match="target=soft takes a chosen_reward.*target=hard"):
+        with pytest.raises(OptionError, match=r"target=soft takes a chosen_reward.*target=hard"):
             DNO().loss(without)
         assert DNO(target="hard").loss(without).isfinite().all()
 

@@ -74,6 +74,7 @@ def vowels() -> Reward:
     return CheckedReward("vowels", share)
 
 
+OF_LOOP = ("folder", "resume", "judge", "gold", "on_iteration", "on_note", "evaluator")
 Learn = Callable[..., OnlineResult]
 
 
@@ -84,7 +85,7 @@ def learn(prompt_rows: Dataset[Any], pair_rows: Dataset[Any], vowels: Reward) ->
     def run(policy: Policy, name: str, **more: Any) -> OnlineResult:
         method = online_method(name)
         quick = {"iterations": 2, "prompts_per_iteration": 3, "max_new_tokens": 5}
-        of_loop = {key: more.pop(key) for key in ("folder", "resume", "judge", "gold", "on_iteration", "on_note", "evaluator") if key in more}  # fmt: skip
+        of_loop = {key: more.pop(key) for key in OF_LOOP if key in more}
         reward, objective = more.pop("reward", vowels), more.pop("objective", method.objective())
         prompts = more.pop("prompts", pair_rows if method.takes_pairs else prompt_rows)
         online = {key: more.pop(key) for key in list(more) if key in OnlineOptions.__dataclass_fields__}

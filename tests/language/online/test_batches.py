@@ -46,7 +46,7 @@ def test_soft_pairs_keep_the_judges_probability_for_the_likelier_winner(four: Ro
 
 
 def test_hard_labels_are_drawn_from_the_probability(four: Rollouts) -> None:
-    many = 4000
+    many = 2000
     batch = pairs(four, [(0, 1)] * many, [0.3] * many, soft=False)
     first = sum(item.responses["chosen"] == ((1,),) for item in batch.items.items)
     assert first / many == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / many))
@@ -120,7 +120,7 @@ def test_known_rewards_are_not_asked_for_again(six: Rollouts) -> None:
     assert judged(six, [(1, 0)], RewardJudge(NEVER, slope=math.log(3) / 2)) == [pytest.approx(0.75)]
 
 
-def test_a_judge_sees_prompts_and_both_answers() -> None:
+def test_a_judge_sees_prompts_and_both_answers(six: Rollouts) -> None:
     class First:
         name = "first"
 

@@ -42,7 +42,7 @@ def test_a_bias_to_the_first_is_averaged_out() -> None:
 
 
 def test_orders_that_disagree_are_an_error_unless_averaged() -> None:
-    with pytest.raises(RewardError, match="off 1 by 0.200 on average"):
+    with pytest.raises(RewardError, match=r"off 1 by 0\.200 on average"):
         FunctionJudge("biased", biased, symmetrise=False)(["?"], ["aa"], ["a"])
 
 

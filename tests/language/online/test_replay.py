@@ -39,7 +39,7 @@ def test_a_damaged_or_missing_iteration_is_said(batch: Batch, tmp_path: Path) ->
     replay.write(tmp_path, 3, batch)
     (file,) = (tmp_path / "replay").iterdir()
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(RunError, match="iteration-000003.json: missing or damaged"):
+    with pytest.raises(RunError, match=r"iteration-000003\.json: missing or damaged"):
         replay.read(tmp_path, 3)
-    with pytest.raises(RunError, match="iteration-000004.json: missing or damaged"):
+    with pytest.raises(RunError, match=r"iteration-000004\.json: missing or damaged"):
         replay.read(tmp_path, 4)

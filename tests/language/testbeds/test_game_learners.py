@@ -59,7 +59,7 @@ def test_where_rules_rest(rule: Rule, rest: torch.Tensor) -> None:
 def test_sampled_learning_comes_near_and_repeats() -> None:
     rule = PairRule(OnlineIPO(tau=0.3))
     first, again, other = (
-        learn(GAMES, rule, [1.0], steps=400, samples=SampleStream(seeds, 64, 1)).last[0]
+        learn(GAMES, rule, [1.0], steps=200, samples=SampleStream(seeds, 64, 1)).last[0]
         for seeds in ([0, 1], [0, 1], [5, 6])
     )
     assert torch.equal(first, again)

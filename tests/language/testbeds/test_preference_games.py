@@ -86,9 +86,7 @@ def test_a_small_tau_s_exploitability_is_the_plain_one() -> None:
 def test_the_fit_recovers_the_rewards_of_a_bradley_terry_judge() -> None:
     games = make_games(SEEDS, "transitive", actions=5)
     reward = games.bradley_terry()
-    assert torch.allclose(
-        torch.sigmoid(reward[..., :, None] - reward[..., None, :]), games.preference, atol=1e-7
-    )
+    assert torch.allclose(torch.sigmoid(reward[..., :, None] - reward[..., None, :]), games.preference, atol=1e-7)
     assert reward.mean(-1).abs().max() < 1e-12
     skewed = policies(games, 1)[0].exp()
     weight = skewed[..., :, None] * skewed[..., None, :]

@@ -229,7 +229,8 @@ def _what_was_run(page: Page, findings: Findings, plan: Plan, folder: Path) -> N
         "What was run",
         "Every arm is trained on the same rows (or on its own answers to their prompts) for the same number of steps from the "
         "same start, and kept at its last step: no objective chooses its stopping point on rows that it is judged by. A "
-        "seed decides the order of rows, the adapters' start and the random numbers of sampling, and is the same for all arms. The held-out rows are the same for "
+        "seed decides the order of rows, the adapters' start and the random numbers of sampling, and is the same for all arms. "
+        "The held-out rows are the same for "
         "every seed and share no prompt with the training rows unless a file of them was given. Intervals resample seeds and "
         "prompts independently of one another; differences are taken within seed and prompt.",
     )

@@ -24,7 +24,8 @@ class RSO(PairObjective):
 
     Of each prompt's candidates from the start policy, `accepted` are kept by rejection sampling at `beta`, paired, and
     ranked; `loss` on the margin m = gamma * difference is -log sigmoid(m) or max(0, 1 - m), the difference that of
-    log-ratios to the reference (norm) or of log-probabilities (hinge). `beta` is the sampler's alone, `gamma` the loss's.
+    log-ratios to the reference (norm) or of log-probabilities (hinge: gamma times SLiC's loss with margin 1 / gamma);
+    sft_coef > 0 adds SLiC's imitation term. `beta` is the sampler's alone, `gamma` the loss's.
     """
 
     name: ClassVar[str] = "rso"
@@ -32,6 +33,9 @@ class RSO(PairObjective):
     gamma: float = option(0.05, "the loss's scale: reward per nat", above=0)
     loss_type: Loss = option("sigmoid-norm", "DPO's loss, the hinge on log-ratios, or the hinge without a reference")
     beta: float = option(0.5, "rejection sampling: nats of reward per nat; 0 takes the best, a large value any", low=0)
+    sft_coef: float = option(
+        0.0, "weight of the imitation of the chosen response, summed over tokens; the paper leaves it out", low=0
+    )
     accepted: int = option(8, "candidates kept a prompt", low=2)
     sampler: Sampler = option("paper", "sweeps in random order (Algorithm 1), or exact draws one by one")
     ranking: Ranking = option("first_round", "accepted / 2 disjoint pairs, or a tournament of accepted - 1")
@@ -48,9 +52,14 @@ class RSO(PairObjective):
             "an even number for ranking=first_round",
         )
 
+    @property
+    def needs_reference(self) -> bool:  # type: ignore[override]
+        return self.loss_type != "hinge"
+
     def implicit_reward(self, response: ResponseLogps) -> Float[Tensor, " items"]:
         return self.gamma * (response.policy if self.loss_type == "hinge" else response.log_ratio)
 
     def loss(self, batch: PairLogps) -> Float[Tensor, " items"]:
         margin = self.margin(batch)
-        return logistic(margin) if self.loss_type == "sigmoid-norm" else hinge(margin, 1.0)
+        loss = logistic(margin) if self.loss_type == "sigmoid-norm" else hinge(margin, 1.0)
+        return loss - self.sft_coef * batch.chosen.policy if self.sft_coef else loss

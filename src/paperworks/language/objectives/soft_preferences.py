@@ -83,7 +83,9 @@ class OnlineIPO(JudgedPairObjective, IPO):
         """One where log-ratios are averaged, which the paper's result does not cover."""
         if not self.average:
             return []
-        return [f"{self.name} averages log-ratios over tokens (average=true): tau is per token, and no equilibrium is meant"]
+        return [
+            f"{self.name} averages log-ratios over tokens (average=true): tau is per token, and no equilibrium is meant"
+        ]
 
     def loss(self, batch: PairLogps) -> Float[Tensor, " items"]:
         gap = self._log_ratio(batch.chosen) - self._log_ratio(batch.rejected)

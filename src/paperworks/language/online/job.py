@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from paperworks.core.errors import OptionError, PaperworksError, TrainingDiverge
 from paperworks.core.options import build, plain, to_mapping
 from paperworks.core.progress import Progress
 from paperworks.core.runs import Run, RunStore
+from paperworks.language.chat_default import as_message, texts_are_messages
 from paperworks.language.data import Dataset
 from paperworks.language.data.schemas import Preference, PromptRow
 from paperworks.language.objectives.objective import Objective
@@ -63,6 +64,7 @@ class OnlineJob:
     online: OnlineOptions = OnlineOptions()
     training: TrainOptions = TrainOptions()
     validation: ValidationOptions | None = None
+    chat: bool | None = None  # take bare prompts as a user's message; None: where the model has a chat template
     lora: LoraOptions | None = None
     precision: Precision = "float32"
     device: str = "auto"
@@ -84,6 +86,7 @@ class _Settings:
     judging: JudgeOptions = field(default_factory=JudgeOptions)
     training: TrainOptions = field(default_factory=TrainOptions)
     validation: ValidationOptions | None = None
+    chat: bool | None = None
     lora: LoraOptions | None = None
     precision: Precision = "float32"
     device: str = "auto"
@@ -131,9 +134,11 @@ def online_job(
     for line in rows.report.lines():
         shown.say(line)
     policy = _policy(job)
-    reward, gold = (_reward(job, specs, policy, shown) for specs in (job.reward, job.gold_reward))
+    rows, chat = _laid_out(job, rows, policy, shown)
+    asked = None if method.takes_pairs else rows.rows
+    reward, gold = (_reward(job, specs, policy, shown, asked) for specs in (job.reward, job.gold_reward))
     judge = _judge(job, reward)
-    evaluator = _evaluator(job, rows, reward)
+    evaluator = _evaluator(job, reward, chat)
     store = RunStore()
     run = store.start("train", job.method, out, job.config(), job.training.seed, resume, overwrite=overwrite)
     try:
@@ -145,7 +150,9 @@ def online_job(
             )  # fmt: skip
             policy.save(run.folder / "model")
             write_card(run.folder / "model", job, result, rows.fingerprint)
-            run.finish(_results(job, rows, result, reward))
+            for line in getattr(reward, "notes", list)():
+                shown.say(line)
+            run.finish(_results(job, rows, result, reward, chat))
     except PaperworksError as error:
         if not isinstance(error, TrainingDiverged) and never_began(run.folder):
             store.delete(run.record)  # a row or an option to mend; the same --out is then free for the next try
@@ -184,7 +191,27 @@ def _policy(job: OnlineJob) -> Policy:
     )
 
 
-def _reward(job: OnlineJob, specs: tuple[str, ...], policy: Policy, shown: Progress) -> Reward | None:
+def _laid_out(job: OnlineJob, rows: Dataset[Any], policy: Policy, shown: Progress) -> tuple[Dataset[Any], bool]:
+    """The rows with bare prompts as messages where that is how the model takes them."""
+    chat = texts_are_messages(job.model, policy.tokenizer) if job.chat is None else job.chat
+    if chat and not policy.tokenizer.chat_template:
+        raise OptionError(
+            f"--chat: the tokenizer of {job.model} has no chat template; give one with --chat-template FILE"
+        )
+    bare = sum(isinstance(row.prompt, str) for row in rows)
+    if bare and policy.tokenizer.chat_template and job.chat is None:
+        taken = (
+            "taken as a user's message (--no-chat: continued)" if chat else "continued as they stand (--chat: answered)"
+        )
+        shown.say(f"prompts are {taken}")
+    if not chat or not bare:
+        return rows, chat or bare < len(rows)
+    return rows.with_rows([dataclasses.replace(row, prompt=as_message(row.prompt)) for row in rows.rows]), True
+
+
+def _reward(
+    job: OnlineJob, specs: tuple[str, ...], policy: Policy, shown: Progress, rows: Sequence[PromptRow] | None
+) -> Reward | None:
     if not specs:
         return None
     return reward_from_options(
@@ -193,6 +220,7 @@ def _reward(job: OnlineJob, specs: tuple[str, ...], policy: Policy, shown: Progr
         device=job.device,
         count_tokens=lambda texts: [len(ids) for ids in policy.encode_responses(list(texts))],
         on_note=shown.say,
+        rows=rows,
     )
 
 
@@ -202,7 +230,7 @@ def _judge(job: OnlineJob, reward: Reward | None) -> Judge | None:
     return None if reward is None else RewardJudge(reward, job.judging.judge_slope)
 
 
-def _evaluator(job: OnlineJob, rows: Dataset[Any], reward: Reward | None) -> ValidationReward | None:
+def _evaluator(job: OnlineJob, reward: Reward | None, chat: bool) -> ValidationReward | None:
     """The reward of answers to held-out prompts, where some are given."""
     options = job.validation
     if options is None or (options.reward is None and options.prompts is None):
@@ -213,15 +241,23 @@ def _evaluator(job: OnlineJob, rows: Dataset[Any], reward: Reward | None) -> Val
     from paperworks.language.values.reference_value import each_once
 
     asked = dataclasses.replace(job.prompts, path=options.prompts, limit=None).read(PromptRow)
-    judged_by = reward if options.reward is None else load_reward(options.reward, device=job.device)
-    if judged_by is None:
+    if options.reward is None and reward is None:
         raise OptionError("--validation-prompts needs a reward: --validation-reward R")
-    prompts = each_once([row.prompt for row in asked])[: options.limit]
+    judged_by = load_reward(
+        options.reward or job.reward[0],
+        device=job.device,
+        rows=asked.rows,
+        allow_unsandboxed=job.rewards.allow_unsandboxed,
+    )
+    prompts = each_once([as_message(row.prompt) if chat else row.prompt for row in asked])[: options.limit]
     return ValidationReward(prompts, judged_by, options.max_new_tokens)
 
 
-def _results(job: OnlineJob, rows: Dataset[Any], result: OnlineResult, reward: Reward | None) -> dict[str, Any]:
+def _results(
+    job: OnlineJob, rows: Dataset[Any], result: OnlineResult, reward: Reward | None, chat: bool
+) -> dict[str, Any]:
     return {
+        "chat": chat,  # whether bare prompts were messages: so they are then in `generate` and `evaluate`
         "method": job.method,
         "options": to_mapping(job.objective),
         "reward": None if reward is None else reward.name,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from paperworks.core.errors import ModelError, RewardError, RunError
-from paperworks.core.files import read_json
+from paperworks.core.errors import ModelError, RewardError
+from paperworks.language.chat_default import texts_are_messages
 from paperworks.language.data.conversation import plain_text
 from paperworks.language.data.schemas import Message, Preference, Text
 from paperworks.language.rewards.ensemble import (
@@ -79,7 +78,7 @@ def load_model_reward(
             f"{name} is a language model without a trained reward head ({', '.join(model.fresh_modules)}), so its rewards "
             f"would be random; train one: paperworks train reward-model --model {name} --data PAIRS"
         )
-    judge = ModelReward(name, model, wraps_texts=_was_trained_on_chat(name, model))
+    judge = ModelReward(name, model, wraps_texts=texts_are_messages(name, model.tokenizer))
     if model.ensemble is None:
         return judge
     return EnsembleReward(name, ModelMembers(judge), model.ensemble.scales)
@@ -107,18 +106,3 @@ def standardise_members(model: RewardModel, rows: Sequence[Preference], *, what:
         f"ensemble: {model.members} members standardised on {on}; their scores correlate {correlation:.3f} on average, and "
         f"they disagree about {differ:.1%} of pairs"
     )
-
-
-def _was_trained_on_chat(name: str, model: RewardModel) -> bool:
-    """Whether it has a chat template, and no record beside it says that its rows were plain strings."""
-    if not model.tokenizer.chat_template:
-        return False
-    for folder in (Path(name), Path(name).parent):
-        if (folder / "results.json").is_file():
-            try:
-                return bool(read_json(folder / "results.json")["data"]["format"] != "plain")
-            except (RunError, KeyError, TypeError):
-                break
-    from paperworks.language.tiny import CHAT_TEMPLATE
-
-    return model.tokenizer.chat_template != CHAT_TEMPLATE

@@ -12,7 +12,7 @@ from typing import Literal
 
 from paperworks.core.errors import OptionError
 from paperworks.core.options import check_ranges, option
-from paperworks.language.data.schemas import Text
+from paperworks.language.data.schemas import PromptRow, Text
 from paperworks.language.rewards.calibration import (
     CalibratedReward,
     Inference,
@@ -57,6 +57,9 @@ class RewardOptions:
     transform_t: float | None = option(None, "strength of --transform exp; default 10 for bon, -10 for won")
     inference: Inference = option("sample", "how the policy will be used: sample, bon (best of n) or won (worst of n)")
     inference_n: int = option(4, "the n of --inference bon or won", low=1)
+    allow_unsandboxed: bool = option(
+        False, "run unit tests (--reward tests:FIELD) without a sandbox where there is none"
+    )
     tail: Tail = option("none", "calibration beyond the best reference response: none (1), or gpd (a fitted tail)")
 
     def __post_init__(self) -> None:
@@ -85,18 +88,19 @@ def reward_from_options(
     device: str = "auto",
     count_tokens: CountTokens | None = None,
     on_note: Callable[[str], None] | None = None,
+    rows: Sequence[PromptRow] | None = None,
 ) -> Reward:
     """The one reward of the names given by `--reward` (see `load_reward`) and the options beside it.
 
     `count_tokens` gives the tokens of each response (the policy's), for a length penalty in tokens; `on_note` gets one-line
-    remarks. Raises OptionError (several rewards and no --combine; weights that do not fit; a conservative combination of one
+    remarks; `rows` are those of the prompts, for verifiers. Raises OptionError (several rewards and no --combine; weights that do not fit; a conservative combination of one
     member; duplicates), ModelError, RewardError, DataError.
     """
     if not specs:
         raise OptionError("give a reward: --reward NAME, FILE.py:function, or a reward model's folder or Hub id")
     if len(specs) > 1 and options.combine is None:
         raise OptionError(f"{len(specs)} rewards: say how they become one: --combine sum, mean, wco or uwo")
-    return _adorned(_combined(specs, options, device), options, count_tokens, on_note)
+    return _adorned(_combined(specs, options, device, rows), options, count_tokens, on_note)
 
 
 def rewards_from_options(
@@ -116,11 +120,15 @@ def rewards_from_options(
     ]
 
 
-def _combined(specs: Sequence[str], options: RewardOptions, device: str) -> Reward:
+def _combined(
+    specs: Sequence[str], options: RewardOptions, device: str, rows: Sequence[PromptRow] | None = None
+) -> Reward:
     for spec in specs:
         if list(specs).count(spec) > 1:
             raise OptionError(f"--reward {spec} is given twice; name each reward once")
-    rewards = [load_reward(spec, device=device) for spec in specs]
+    rewards = [
+        load_reward(spec, device=device, rows=rows, allow_unsandboxed=options.allow_unsandboxed) for spec in specs
+    ]
     rule = options.combine
     if rule == "sum":
         return sum_of(rewards, options.combine_weights or None)

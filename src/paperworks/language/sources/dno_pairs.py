@@ -92,7 +92,9 @@ def win_rates(matrix: Sequence[Sequence[float]]) -> list[float]:
         for column in range(row):
             ahead, behind = matrix[row][column], matrix[column][row]
             if not (0 <= ahead <= 1 and 0 <= behind <= 1):
-                raise RewardError(f"win matrix: {ahead:g} and {behind:g} of answers {row} and {column} are not in [0, 1]")
+                raise RewardError(
+                    f"win matrix: {ahead:g} and {behind:g} of answers {row} and {column} are not in [0, 1]"
+                )
             if abs(ahead + behind - 1) > COMPLEMENTARY:
                 raise RewardError(
                     f"win matrix: P({row} > {column}) + P({column} > {row}) = {ahead + behind:g}, expected 1; average the "

@@ -139,10 +139,10 @@ def rejection_sample(
         rng = np.random.default_rng(derive_seed(seed, "rejection", "exact"))
         noise = rng.gumbel(size=values.shape)
         if options.beta == 0:
-            order = np.lexsort((noise, np.where(marks, -values, math.inf)))
+            indices = np.lexsort((noise, np.where(marks, -values, math.inf)))[:, : options.n_samples]
         else:
-            order = np.argsort(-np.where(marks, values / options.beta + noise, -math.inf), axis=1, kind="stable")
-        indices, sweeps = order[:, : options.n_samples], np.ones(len(values), dtype=np.int64)
+            indices = _smallest(-np.where(marks, values / options.beta + noise, -math.inf), options.n_samples)
+        sweeps = np.ones(len(values), dtype=np.int64)
     else:
         indices, sweeps = _sweeps(values, marks, options, seed)
     return Acceptance(indices, sweeps, chances.sum(1) / counts, others)
@@ -150,27 +150,38 @@ def rejection_sample(
 
 def _sweeps(values: Numbers, marks: Marks, options: RejectionOptions, seed: int) -> tuple[Indices, Indices]:
     prompts, candidates = values.shape
-    order = np.broadcast_to(np.arange(candidates), values.shape)
+    place = np.broadcast_to(np.arange(candidates, dtype=np.float64), values.shape)  # in the order of the sweeps
     if options.shuffle:
-        rng = np.random.default_rng(derive_seed(seed, "rejection", "order"))
-        order = np.argsort(rng.random(values.shape), axis=1, kind="stable")
-    values, remaining = np.take_along_axis(values, order, 1), np.take_along_axis(marks, order, 1)
+        place = np.random.default_rng(derive_seed(seed, "rejection", "order")).random(values.shape)
+    remaining = marks.copy()
     accepted = np.full((prompts, options.n_samples), -1, dtype=np.int64)
     filled, sweeps = np.zeros(prompts, dtype=np.int64), np.zeros(prompts, dtype=np.int64)
+    open_rows = np.arange(prompts)
     # Every sweep accepts at least the best of what remains, so there are at most n_samples of them.
     for sweep in range(options.n_samples):
-        missing = options.n_samples - filled
-        draws = np.random.default_rng(derive_seed(seed, "rejection", "sweep", sweep)).random(values.shape)
-        takes = remaining & (draws < _chances(values, remaining, options.beta))
-        takes &= takes.cumsum(1) <= missing[:, None]  # the sweep ends when there are enough
-        rows, places = np.nonzero(takes)
-        accepted[rows, (filled[:, None] + takes.cumsum(1) - 1)[rows, places]] = order[rows, places]
-        remaining &= ~takes
-        sweeps += missing > 0
-        filled += takes.sum(1)
-        if (filled == options.n_samples).all():
+        draws = np.random.default_rng(derive_seed(seed, "rejection", "sweep", sweep)).random(values.shape)[open_rows]
+        chances = _chances(values[open_rows], remaining[open_rows], options.beta)
+        first = _smallest(np.where(draws < chances, place[open_rows], math.inf), options.n_samples)
+        passed = np.take_along_axis(draws < chances, first, 1)
+        passed &= passed.cumsum(1) <= (options.n_samples - filled[open_rows])[:, None]  # it ends when there are enough
+        row, column = np.nonzero(passed)
+        prompt, taken = open_rows[row], first[row, column]
+        accepted[prompt, filled[prompt] + (passed.cumsum(1) - 1)[row, column]] = taken
+        remaining[prompt, taken] = False
+        sweeps[open_rows] += 1
+        filled[open_rows] += passed.sum(1)
+        open_rows = np.flatnonzero(filled < options.n_samples)
+        if not len(open_rows):
             break
     return accepted, sweeps
+
+
+def _smallest(keys: Numbers, count: int) -> Indices:
+    """Places of the `count` smallest keys of each row, in order."""
+    if keys.shape[1] <= 4 * count:
+        return np.argsort(keys, axis=1, kind="stable")[:, :count]
+    places = np.argpartition(keys, count, axis=1)[:, :count]
+    return np.take_along_axis(places, np.argsort(np.take_along_axis(keys, places, 1), axis=1, kind="stable"), 1)
 
 
 def _chances(values: Numbers, marks: Marks, beta: float) -> Numbers:

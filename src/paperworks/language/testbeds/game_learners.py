@@ -38,7 +38,9 @@ class Rule(Protocol):
         """The policies that the first and the second answer are drawn from."""
         ...
 
-    def loss(self, games: PreferenceGames, log_policy: Policies, frequency: Frequencies) -> Float[Tensor, "*points games"]:
+    def loss(
+        self, games: PreferenceGames, log_policy: Policies, frequency: Frequencies
+    ) -> Float[Tensor, "*points games"]:
         """The loss of every game; its gradient is that of the log-policy alone."""
         ...
 
@@ -55,7 +57,9 @@ class PairRule:
         both = games.mixture(log_policy, self.mixture)
         return both, both
 
-    def loss(self, games: PreferenceGames, log_policy: Policies, frequency: Frequencies) -> Float[Tensor, "*points games"]:
+    def loss(
+        self, games: PreferenceGames, log_policy: Policies, frequency: Frequencies
+    ) -> Float[Tensor, "*points games"]:
         def scores(first: bool) -> ResponseLogps:
             policy, reference = (
                 (each[..., :, None] if first else each[..., None, :]).expand_as(frequency).flatten()
@@ -83,7 +87,9 @@ class NashMDPG:
     def samplers(self, games: PreferenceGames, log_policy: Policies) -> tuple[Policies, Policies]:
         return log_policy, games.mixture(log_policy, self.mixture)
 
-    def loss(self, games: PreferenceGames, log_policy: Policies, frequency: Frequencies) -> Float[Tensor, "*points games"]:
+    def loss(
+        self, games: PreferenceGames, log_policy: Policies, frequency: Frequencies
+    ) -> Float[Tensor, "*points games"]:
         log_ratio = (log_policy - games.log_reference).detach()
         value = games.preference - 0.5 - self.tau * log_ratio[..., :, None]
         return -(frequency * value * log_policy[..., :, None]).sum((-1, -2))
@@ -100,7 +106,9 @@ class RewardPG:
     def samplers(self, games: PreferenceGames, log_policy: Policies) -> tuple[Policies, Policies]:
         return log_policy, log_policy
 
-    def loss(self, games: PreferenceGames, log_policy: Policies, frequency: Frequencies) -> Float[Tensor, "*points games"]:
+    def loss(
+        self, games: PreferenceGames, log_policy: Policies, frequency: Frequencies
+    ) -> Float[Tensor, "*points games"]:
         frequency = 0.5 * (frequency.sum(-1) + frequency.sum(-2))  # both answers of a pair count
         returns = (self.reward - self.beta * (log_policy - games.log_reference)).detach()
         advantage = returns - (frequency * returns).sum(-1, keepdim=True)

@@ -63,8 +63,9 @@ def regressed_round(
     The pairs carry the win rates of their answers against the current policy (`chosen_reward`, `rejected_reward`) and
     the judge's probability. Fitted to a gradient of 1e-12 (Newton).
     """
-    first, second = torch.triu_indices(*games.preference.shape[1:], offset=1)
-    win_rates, games_count = games.against(log_current), len(log_current)
+    games_count, actions = log_current.shape
+    first, second = torch.triu_indices(actions, actions, offset=1)
+    win_rates = games.against(log_current)
 
     def of(values: Tensor, index: Tensor) -> Tensor:
         return values[:, index].flatten()

@@ -104,7 +104,9 @@ class PreferenceGames:
         policy = self.log_reference
 
         def proximal(win_rates: Tensor) -> Tensor:
-            return torch.log_softmax((policy + step * (win_rates + tau * self.log_reference)) / (1 + step * tau), dim=-1)
+            return torch.log_softmax(
+                (policy + step * (win_rates + tau * self.log_reference)) / (1 + step * tau), dim=-1
+            )
 
         for _ in range(MAX_ITERATIONS):
             if (policy - self.soft_best_response(policy, tau)).abs().max() <= tolerance:
@@ -124,7 +126,8 @@ class PreferenceGames:
         All pairs alike by default. The fit is the logistic regression of a reward model with the judge's probabilities
         as labels, exact (Newton); `ridge` / 2 |r|^2 is added.
         """
-        first, second = torch.triu_indices(*self.preference.shape[1:], offset=1)
+        actions = self.preference.shape[-1]
+        first, second = torch.triu_indices(actions, actions, offset=1)
         label = self.preference[..., first, second]
         frequency = torch.ones_like(label) if weight is None else (weight + weight.mT)[..., first, second]
         frequency = frequency / frequency.sum(-1, keepdim=True)

@@ -127,16 +127,20 @@ def hidden_tests(seed: int, *, a_quadrant: int = 2) -> Int[Tensor, "tests two"]:
 
 
 def run_programs(
-    programs: Int[Tensor, "*rows steps"], tests: Int[Tensor, "tests two"]
+    programs: Int[Tensor, "*rows steps"], tests: Int[Tensor, "*any tests two"]
 ) -> tuple[Int[Tensor, "*rows tests"], Bool[Tensor, " *rows"]]:
-    """What programs leave on the stack for each test, and which of them run: no operand missing, one number left, ended."""
-    rows, steps = programs.shape[:-1], programs.shape[-1]
+    """What programs leave on the stack for each test, and which of them run: no operand missing, one number left, ended.
+
+    Tests before their last two dimensions are broadcast to the rows.
+    """
+    rows, steps, inputs = programs.shape[:-1], programs.shape[-1], tests.shape[-2]
     flat = programs.reshape(-1, steps)
     count = len(flat)
-    stack = torch.zeros(count, len(tests), steps + 1, dtype=torch.long)
+    stack = torch.zeros(count, inputs, steps + 1, dtype=torch.long)
     size = torch.zeros(count, dtype=torch.long)
     runs, ended = torch.ones(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)
-    x, y = (tests[:, place].expand(count, -1) for place in (0, 1))
+    x, y = (tests[..., place].expand(*rows, -1).reshape(count, inputs) for place in (0, 1))
+    everywhere = (-1, inputs, 1)
     for step in range(steps):
         token = flat[:, step]
         ended = ended | (token == END)
@@ -145,15 +149,15 @@ def run_programs(
         runs = runs & (ended | ((token <= _DUP) & (size >= needed)))
         works = runs & ~ended
         under, top = (
-            stack.gather(2, (size - back).clamp(min=0)[:, None, None].expand(-1, len(tests), 1)).squeeze(2)
+            stack.gather(2, (size - back).clamp(min=0)[:, None, None].expand(everywhere)).squeeze(2)
             for back in (2, 1)
         )
         zero = torch.zeros_like(x)
         made = torch.stack(
             [x, y, zero, zero + 1, under + top, under - top, under * top, under.maximum(top), under.minimum(top), top]
         ).clamp(-LARGEST, LARGEST)
-        value = made.gather(0, (token - 1).clamp(0, _DUP - 1)[None, :, None].expand(1, -1, len(tests)))[0]
-        place = torch.where(joins, size - 2, size).clamp(min=0)[:, None, None].expand(-1, len(tests), 1)
+        value = made.gather(0, (token - 1).clamp(0, _DUP - 1)[None, :, None].expand(1, -1, inputs))[0]
+        place = torch.where(joins, size - 2, size).clamp(min=0)[:, None, None].expand(everywhere)
         value = torch.where(works[:, None], value, stack.gather(2, place).squeeze(2))
         stack.scatter_(2, place, value[:, :, None])
         size = torch.where(works, torch.where(joins, size - 1, size + 1), size)
@@ -164,7 +168,7 @@ def run_programs(
 
 
 def passed_share(
-    programs: Int[Tensor, "*rows steps"], right: Int[Tensor, "*rows steps"], tests: Int[Tensor, "tests two"]
+    programs: Int[Tensor, "*rows steps"], right: Int[Tensor, "*rows steps"], tests: Int[Tensor, "*any tests two"]
 ) -> Float[Tensor, " *rows"]:
     """The share of tests on which each program gives what the right one gives; 0 for programs that do not run."""
     found, runs = run_programs(programs, tests)
