@@ -86,7 +86,10 @@ def test_a_model_that_knows_no_python_solves_nothing(evaluate: Evaluate, tmp_pat
 
 def test_draws_of_known_programs_give_the_known_share(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two of four draws are right for the first problem, none for the second."""
-    drawn = [[TASKS[0].solution, "    return 'no'\n", "", f"    return {TASKS[0].expression}\n"], ["    return 'no'\n"] * 4]
+    drawn = [
+        [TASKS[0].solution, "    return 'no'\n", "", f"    return {TASKS[0].expression}\n"],
+        ["    return 'no'\n"] * 4,
+    ]
 
     def sample(policy: Policy, prompts: list[str], **_: Any) -> list[Samples]:
         return [

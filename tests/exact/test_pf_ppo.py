@@ -1,13 +1,19 @@
-"""Filters by the rank of the reward, and how one is chosen, against closed forms (arXiv 2409.06957)."""
+"""Filters by the rank of the reward, how one is chosen, and PPO on what they keep, in closed form (arXiv 2409.06957)."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from paperworks.core.errors import DataError
+from paperworks.language.objectives.objective import ByToken, ResponseLogps
+from paperworks.language.objectives.pf_ppo import PFPPO
+from paperworks.language.objectives.policy_gradient import PPO, Penalty, RolloutLogps, clipped_surrogate
+from paperworks.language.online.rollouts import Rollouts
 from paperworks.language.sources.filter_choice import fit_groups
 from paperworks.language.sources.filters import Filter, parse_filter
+from paperworks.language.values.head import ValueHead, ValueHeadOptions
 
 REWARDS, SCORES = (-0.9, -0.5, 0, 0.5, 0.9), (0.05, 0.3, 0.2, 0.6, 0.95)
 
@@ -84,3 +90,102 @@ def test_best_of_n_keeps_the_maxima_whose_advantages_are_not_negative() -> None:
     for kept in (Filter("bon").kept_only(rewards), Filter("bon").same_steps(rewards, seed=2)):
         assert (rewards.ravel()[kept] == rewards.max(1)[kept // 6]).all()
         assert (advantages.ravel()[kept] >= 0).all()
+
+
+# ------------------------------------------------------------------------------------------------- losses and budgets
+
+
+def buffer(prompts: int = 3, samples: int = 4) -> Rollouts:
+    """Answers of 1 to 3 tokens with random rewards, values and log-probabilities."""
+    draw = torch.Generator().manual_seed(0)
+    count = prompts * samples
+    lengths = torch.randint(1, 4, (count,), generator=draw)
+    tokens = int(lengths.sum())
+    return Rollouts(
+        prompts=[""] * prompts,
+        rows=[None] * prompts,
+        prompt_ids=[(0,)] * prompts,
+        prefixes=[()] * prompts,
+        texts=[""] * count,
+        ids=[tuple(range(length)) for length in lengths.tolist()],
+        group=torch.arange(count) // samples,
+        finished=torch.ones(count, dtype=torch.bool),
+        response=torch.arange(count).repeat_interleave(lengths),
+        logps=-torch.rand(tokens, generator=draw, dtype=torch.float64),
+        values=torch.randn(tokens, generator=draw, dtype=torch.float64),
+        rewards=torch.randn(count, generator=draw, dtype=torch.float64),
+    )
+
+
+def loss_of(
+    objective: PPO, whole: Rollouts, kept: list[int], now: torch.Tensor, critic: ValueHead, states: torch.Tensor
+) -> torch.Tensor:
+    """PPO's loss on these responses, credit of the whole buffer, `now` the log-probabilities of all tokens today."""
+    credit = {name: whole.of(values, kept) for name, values in objective.credit(whole, Penalty(0.0)).items()}
+    part = whole.select(kept)
+    by_token = ByToken(whole.of(now, kept), None, part.response, len(kept), whole.of(states, kept))
+    response = ResponseLogps(
+        by_token.summed(by_token.policy), part.counts.double(), by_token=by_token, weight=torch.ones(len(kept))
+    )
+    batch = RolloutLogps(response, credit, critic)
+    terms, weights = objective.terms(batch), objective.weights(batch)
+    return torch.stack([(terms[name] * weights[name]).sum() / weights[name].sum() for name in terms]).sum()
+
+
+@pytest.fixture
+def updated() -> tuple[Rollouts, torch.Tensor, ValueHead, torch.Tensor]:
+    """A buffer, its tokens' log-probabilities after a step, a critic and hidden states."""
+    whole = buffer()
+    draw = torch.Generator().manual_seed(1)
+    now = whole.logps + 0.4 * torch.randn(whole.logps.shape, generator=draw, dtype=torch.float64)
+    torch.manual_seed(0)
+    critic = ValueHead(4, ValueHeadOptions(kind="mean", dropout=0.0))
+    return whole, now.requires_grad_(), critic, torch.randn(len(now), 4, generator=draw)
+
+
+def test_no_filter_with_everything_kept_is_ppo(updated: tuple[Rollouts, torch.Tensor, ValueHead, torch.Tensor]) -> None:
+    whole, now, critic, states = updated
+    kept = PFPPO(filter="none").selected(whole, (0,))
+    assert kept == list(range(len(whole)))
+    filtered = loss_of(PFPPO(filter="none"), whole, kept, now, critic, states)
+    plain = loss_of(PPO(), whole, list(range(len(whole))), now, critic, states)
+    assert filtered.item() == plain.item()
+
+
+def test_no_filter_with_same_steps_has_ppo_s_expected_gradient(
+    updated: tuple[Rollouts, torch.Tensor, ValueHead, torch.Tensor],
+) -> None:
+    whole, now, critic, states = updated
+    objective = PFPPO(filter="none", budget="same_steps", averaging="response")
+    everything = list(range(len(whole)))
+
+    def gradient(kept: list[int]) -> torch.Tensor:
+        return torch.autograd.grad(loss_of(objective, whole, kept, now, critic, states), now)[0]
+
+    expected = gradient(everything)
+    one_by_one = torch.stack([gradient([each]) for each in everything])  # a draw adds one of these, each as likely
+    torch.testing.assert_close(one_by_one.mean(0), expected)
+    drawn = torch.stack([gradient(objective.selected(whole, (seed,))) for seed in range(400)])
+    error = drawn.std(0) / len(drawn) ** 0.5
+    assert ((drawn.mean(0) - expected).abs() <= 4 * error + 1e-12).all()
+
+
+def test_credit_is_that_of_the_whole_buffer_before_the_filter(
+    updated: tuple[Rollouts, torch.Tensor, ValueHead, torch.Tensor],
+) -> None:
+    whole = updated[0]
+    objective = PFPPO(filter="bw")
+    kept = objective.selected(whole, (0,))
+    assert len(kept) == 6  # of 12: the best and the worst of four
+    before = whole.of(objective.credit(whole, Penalty(0.0))["advantage"], kept)
+    after = objective.credit(whole.select(kept), Penalty(0.0))["advantage"]
+    assert objective.credit(whole, Penalty(0.0))["advantage"].mean().item() == pytest.approx(0, abs=1e-9)
+    assert after.mean().item() == pytest.approx(0, abs=1e-9)
+    assert abs(before.mean().item()) > 0.01  # the filter may shift the balance of signs; normalising after it would not
+
+
+def test_clipped_loss_by_hand() -> None:
+    ratios, advantages = torch.tensor([1.5, 0.7, 1.1]), torch.tensor([1.0, -1.0, 0.5])
+    loss, _ = clipped_surrogate(ratios.log(), advantages, 0.2)
+    assert loss.tolist() == pytest.approx([-1.2, 0.8, -0.55])
+    assert loss.mean().item() == pytest.approx(-0.316667, abs=5e-7)

@@ -89,7 +89,9 @@ def test_a_huge_beta_takes_what_comes_first() -> None:
     assert (rejection_sample(rewards, in_order).indices == np.arange(5)).all()
     shuffled = rejection_sample(rewards, RejectionOptions(n_samples=5, beta=1e9), seed=1)
     assert (shuffled.sweeps == 1).all()
-    assert (shuffled.indices == rejection_sample(-rewards, RejectionOptions(n_samples=5, beta=1e9), seed=1).indices).all()
+    assert (
+        shuffled.indices == rejection_sample(-rewards, RejectionOptions(n_samples=5, beta=1e9), seed=1).indices
+    ).all()
 
 
 def test_reward_is_the_logit_of_the_ranking_model() -> None:
@@ -125,7 +127,11 @@ def test_the_losses_by_their_other_names(gap: float) -> None:
 
 
 def test_only_the_hinge_without_reference_needs_none() -> None:
-    assert [RSO(loss_type=name).needs_reference for name in ("sigmoid-norm", "hinge", "hinge-norm")] == [True, False, True]
+    assert [RSO(loss_type=name).needs_reference for name in ("sigmoid-norm", "hinge", "hinge-norm")] == [
+        True,
+        False,
+        True,
+    ]
 
 
 def test_first_round_and_tournament() -> None:
@@ -140,4 +146,6 @@ def test_first_round_and_tournament() -> None:
     winner = accepted[np.arange(30), np.take_along_axis(rewards, accepted, 1).argmax(1)]
     assert ((tournament.chosen == winner[:, None]).sum(1) == 3).all()
     assert not (tournament.rejected == winner[:, None]).any()
-    assert (np.take_along_axis(rewards, tournament.chosen, 1) > np.take_along_axis(rewards, tournament.rejected, 1)).all()
+    assert (
+        np.take_along_axis(rewards, tournament.chosen, 1) > np.take_along_axis(rewards, tournament.rejected, 1)
+    ).all()

@@ -95,7 +95,9 @@ def test_every_token_a_delimiter_is_rto_and_none_is_the_whole_response() -> None
 def test_a_stretch_is_paid_at_its_delimiter_and_never_crosses_responses() -> None:
     response, ids = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([5, 9, 5, 5, 5, 9])
     options = TokenRewardOptions(beta1=1.0, token_clip=None, granularity="delimiter", delimiters=(9,))
-    terms, _ = token_terms(tensor(1, 2, 3, 4, 5, 6), torch.zeros(6, dtype=torch.float64), response, options, token_ids=ids)
+    terms, _ = token_terms(
+        tensor(1, 2, 3, 4, 5, 6), torch.zeros(6, dtype=torch.float64), response, options, token_ids=ids
+    )
     assert terms.tolist() == [0, 3, 0, 7, 0, 11]
 
 
@@ -116,7 +118,9 @@ def test_dpo_starts_at_log_2_and_its_margin_is_the_difference_of_token_rewards()
     tokens = torch.bincount(drawn["response"]).double()
 
     def pairs(policy: Tensor) -> PairLogps:
-        sides = [ResponseLogps(policy[part], tokens[part], sums["reference"][part]) for part in (slice(6), slice(6, 12))]
+        sides = [
+            ResponseLogps(policy[part], tokens[part], sums["reference"][part]) for part in (slice(6), slice(6, 12))
+        ]
         return PairLogps(*sides, torch.ones(6, dtype=torch.float64))
 
     assert DPO(beta=0.1).loss(pairs(sums["reference"])).tolist() == pytest.approx([math.log(2)] * 6)

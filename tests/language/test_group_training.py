@@ -75,7 +75,7 @@ def prepared(objective: CoPG, rows: Dataset[Any], policy: Policy) -> Any:
 
 def test_equal_scores_have_nothing_to_teach(small_policy: Policy) -> None:
     rows = Dataset((ScoredGroup("p", ("a", "b"), (0.5, 0.5)), ScoredGroup("q", ("c", "d"), (0.5, 0.5))))
-    with pytest.raises(DataError, match="nothing to learn: reward has no variance, all 4 scores are 0.5"):
+    with pytest.raises(DataError, match=r"nothing to learn: reward has no variance, all 4 scores are 0\.5"):
         prepared(CoPG(), rows, small_policy)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from paperworks.experiment.definition import Experiment, Workspace
-from paperworks.papers import ln_dpo, npo, rdpo, rpo
+from paperworks.papers import dr_po, ln_dpo, npo, rdpo, rpo, rso, rto
 
-EXPERIMENTS = [rdpo.EXPERIMENT, rpo.EXPERIMENT, ln_dpo.EXPERIMENT, npo.EXPERIMENT]
+EXPERIMENTS = [paper.EXPERIMENT for paper in (rdpo, rpo, ln_dpo, npo, rso, rto, dr_po)]
 WORKSPACE = Workspace(Path())
 
 

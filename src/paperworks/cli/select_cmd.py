@@ -1,6 +1,7 @@
 """`paperworks select WHAT`: choose, grade and look at training data before training.
 
-`ladder` builds graded versions of responses and shows them; nothing trains. Another way to select is a function of
+`ladder` builds graded versions of responses and shows them; `filter` (in `select_filter`) says which of a prompt's samples to
+train on. Nothing trains. Another way to select is a function of
 `ACTIONS`: it gets a parser to fill and returns what runs with the arguments.
 """
 
@@ -125,7 +126,14 @@ def _described(prompt: Any, role: str, ladder: Any) -> str:
     return "\n".join(lines)
 
 
+def _add_filter(parser: argparse.ArgumentParser) -> None:
+    from paperworks.cli.select_filter import add_arguments
+
+    add_arguments(parser)
+
+
 Action = tuple[str, Callable[[argparse.ArgumentParser], None]]
 ACTIONS: Mapping[str, Action] = {
     "ladder": ("build graded versions of responses by removing key phrases, and show them", _add_ladder),
+    "filter": ("choose which samples of a prompt to train on, from rewards beside actual scores", _add_filter),
 }

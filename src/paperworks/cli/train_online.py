@@ -66,6 +66,9 @@ def _parser(method: Any) -> Parser:
         "--chat", action=argparse.BooleanOptionalAction, default=None,
         help="take bare prompts as a user's message (default: where the model has a chat template)",
     )  # fmt: skip
+    data.add_argument(
+        "--vllm-url", metavar="URL", help="let a vLLM server at http://HOST:PORT sample, started with --enable-lora"
+    )
     worth = parser.add_argument_group("reward")
     worth.add_argument("--reward", nargs="+", help="built-in name, FILE.py:function, or a reward model; see --combine")
     worth.add_argument("--gold-reward", nargs="+", help="measured beside it, never trained on")
@@ -115,7 +118,7 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
     values["lora"] = lora_values(args, values.get("lora"))
-    add_model_values(values, args, "chat")
+    add_model_values(values, args, "chat", "vllm_url")
     return values
 
 

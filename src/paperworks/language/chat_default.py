@@ -15,9 +15,11 @@ from paperworks.language.tiny import CHAT_TEMPLATE
 
 
 def texts_are_messages(model: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """True where the model has a chat template, and was not trained on plain text by us (its run's results say so)."""
-    template = tokenizer.chat_template
-    if not template or template == CHAT_TEMPLATE:
+    """Where the model has a chat template: what its training run's results say of its rows, if there are any, else True.
+
+    The template of the embedded tiny models is a form without meaning: they were trained on plain text.
+    """
+    if not tokenizer.chat_template:
         return False
     for folder in (Path(model), Path(model).parent):
         if (folder / "results.json").is_file():
@@ -26,7 +28,7 @@ def texts_are_messages(model: str, tokenizer: PreTrainedTokenizerBase) -> bool:
                 return bool(results.get("chat", results["data"]["format"] != "plain"))
             except (RunError, KeyError, TypeError, AttributeError):
                 break
-    return True
+    return tokenizer.chat_template != CHAT_TEMPLATE
 
 
 def as_message(prompt: Text, system: Sequence[Message] = ()) -> Text:

@@ -240,7 +240,11 @@ def _solution(row: PromptRow) -> str:
 def _names(rows: Sequence[PromptRow]) -> list[str]:
     """What each problem is called: its task_id, where those are there and differ, else its place."""
     names = [str(row.fields.get("task_id", "")) for row in rows]
-    return names if all(names) and len(set(names)) == len(names) else [f"row {number}" for number in range(1, len(rows) + 1)]
+    return (
+        names
+        if all(names) and len(set(names)) == len(names)
+        else [f"row {number}" for number in range(1, len(rows) + 1)]
+    )
 
 
 def _figures(options: ProgramOptions, names: Sequence[str], attempts: Sequence[Attempt]) -> tuple[Figure, ...]:
@@ -250,7 +254,9 @@ def _figures(options: ProgramOptions, names: Sequence[str], attempts: Sequence[A
         passed[attempt.task] += _passed(attempt)
     problems = f"{len(names)} problems"
     figures = [
-        Figure(f"pass@{k}", f"pass@{k}", "share", problems, bootstrap_mean([pass_at_k(n, c, k) for c in passed.values()]))
+        Figure(
+            f"pass@{k}", f"pass@{k}", "share", problems, bootstrap_mean([pass_at_k(n, c, k) for c in passed.values()])
+        )
         for k in (options.k if not options.canonical else (1,))
     ]
     if not options.canonical:

@@ -39,7 +39,9 @@ def write_report(folder: str | Path, found: ProgramEvaluation) -> Path:
     )
     _failures(page, found)
     page.section("Problems")
-    tries = {task: sum(each.outcome.status == "passed" for each in each_try) for task, each_try in found.by_task.items()}
+    tries = {
+        task: sum(each.outcome.status == "passed" for each in each_try) for task, each_try in found.by_task.items()
+    }
     counts = Counter(tries.values())
     draws = len(found.attempts) // len(tries)
     page.table(
@@ -62,10 +64,14 @@ def answer(found: ProgramEvaluation) -> list[str]:
     first = found.figures[0]
     solved = sum(any(each.outcome.status == "passed" for each in tries) for tries in found.by_task.values())
     total = len(found.by_task)
-    lines = [f"{first.label} is {first.interval.format('.1%')}; {solved} of {total} problems were solved at least once."]
+    lines = [
+        f"{first.label} is {first.interval.format('.1%')}; {solved} of {total} problems were solved at least once."
+    ]
     others = {status: count for status, count in found.endings.items() if count and status not in ("passed", "failed")}
     if others:
-        lines.append("Ended for other reasons than a failed test: " + ", ".join(f"{k} {v}" for k, v in others.items()) + ".")
+        lines.append(
+            "Ended for other reasons than a failed test: " + ", ".join(f"{k} {v}" for k, v in others.items()) + "."
+        )
     return lines
 
 

@@ -50,7 +50,9 @@ ARMS_A = (
 )
 
 
-def lock_cell(arm: Arm, setting: str, seeds: Sequence[int], budget: Budget, workspace: Workspace) -> list[dict[str, Any]]:
+def lock_cell(
+    arm: Arm, setting: str, seeds: Sequence[int], budget: Budget, workspace: Workspace
+) -> list[dict[str, Any]]:
     """Part A: choose the arm's grid point in other worlds; count episodes until the lock opens, at every length."""
     torch.set_num_threads(1)
     point: dict[str, float] = {}
@@ -124,7 +126,9 @@ def episodes_figure(results: Results) -> list[tuple[str, str]]:
                 [each.high for each in found],
             )
     svg = plots.lines(curves, "steps of the lock", "episodes until value 0.9", log_y=True, x_ticks=STEPS)
-    return [(svg, f"learned reward; {64 * UPDATES['small']:,} episodes are all there are: mean over seeds, 95% intervals")]
+    return [
+        (svg, f"learned reward; {64 * UPDATES['small']:,} episodes are all there are: mean over seeds, 95% intervals")
+    ]
 
 
 PART_A = Part(

@@ -49,7 +49,7 @@ Make = Callable[[PreferenceGames, float, float], Rule]  # games, strength (beta 
 RULES: Mapping[str, Make] = {
     "online-ipo": lambda games, tau, mixture: PairRule(OnlineIPO(tau=tau)),
     "online-ipo-hard": lambda games, tau, mixture: PairRule(OnlineIPO(tau=tau), hard_labels=True),
-    "ipo-md": lambda games, tau, mixture: PairRule(IPOMD(tau=tau), mixture),
+    "ipo-md": lambda games, tau, mixture: PairRule(IPOMD(tau=tau, mix=mixture), mixture),
     "nash-md-pg": lambda games, tau, mixture: NashMDPG(tau, mixture),
     "offline-ipo": lambda games, tau, mixture: PairRule(OnlineIPO(tau=tau), 1.0),
     "online-dpo": lambda games, beta, mixture: PairRule(OnlineDPO(beta=beta)),
@@ -251,7 +251,7 @@ CLAIMS_A = (
     ),
     *(Claim("exploitability", "online-ipo", "online-dpo", where) for where in PART_A.settings[3:]),
     *(Claim("exploitability", "online-ipo", "online-dpo-tau", where) for where in _AT_01),
-    *(Claim("mixture_exploitability", f"ipo-md-{b:g}", "online-dpo", where) for b in MIXTURES for where in _AT_01),
+    *(Claim("mixture_exploitability", "ipo-md-0.25", "online-dpo", where) for where in _AT_01),
     *(Claim("exploitability", "ipo-md-0.125", "offline-ipo", where) for where in _AT_01),
     *(Claim("sampled_exploitability", "online-ipo", "online-dpo", where) for where in _AT_01),
     *(Claim("sampled_mixture_exploitability", "ipo-md-0.25", "nash-md-0.25", where) for where in _AT_01),

@@ -37,7 +37,9 @@ ARMS_A = (
 )
 
 
-def tree_cell(arm: Arm, setting: str, seeds: Sequence[int], budget: Budget, workspace: Workspace) -> list[dict[str, Any]]:
+def tree_cell(
+    arm: Arm, setting: str, seeds: Sequence[int], budget: Budget, workspace: Workspace
+) -> list[dict[str, Any]]:
     """Part A: queries until the best answer is found, at every horizon, and their growth with it."""
     delay = arm.options.get("delay", int(setting.removeprefix("xi=")))
     cells = []

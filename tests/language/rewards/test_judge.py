@@ -17,7 +17,9 @@ from paperworks.language.rewards import load_reward
 from paperworks.language.rewards.endpoint import KEYS
 from paperworks.language.rewards.judge import JudgeOptions, PairJudge, ScoringJudge, judge_options
 
-Answer = str | int | tuple[int, dict[str, str]] | bytes | float  # text, status, status with headers, body, seconds to hang
+Answer = (
+    str | int | tuple[int, dict[str, str]] | bytes | float
+)  # text, status, status with headers, body, seconds to hang
 
 
 class Stub(ThreadingHTTPServer):
@@ -50,12 +52,11 @@ class _Handler(BaseHTTPRequestHandler):
             stub.keys.append(self.headers.get("Authorization"))
             stub.at_once += 1
             stub.most_at_once = max(stub.most_at_once, stub.at_once)
-            answer = stub.script.pop(0) if stub.script else stub.rule(body["messages"][-1]["content"])
-        try:
-            self._answer(answer)
-        finally:
-            with stub.lock:
-                stub.at_once -= 1
+            scripted = [stub.script.pop(0)] if stub.script else []
+        answer = scripted[0] if scripted else stub.rule(body["messages"][-1]["content"])
+        with stub.lock:
+            stub.at_once -= 1  # before the answer, on which the next question follows
+        self._answer(answer)
 
     def _answer(self, answer: Answer) -> None:
         status, headers, content = 200, dict[str, str](), b""
@@ -110,7 +111,9 @@ def test_scores_are_read_from_what_a_judge_says(stub: Stub) -> None:
     stub.rule = lambda question: next(text for name, text in said.items() if f">\n{name}\n<" in question)
     assert ScoringJudge(options(stub))(["p"] * 4, list(said)) == [8, 8, 3, 6.5]
     body = stub.questions[0]
-    assert body["model"] == "m" and body["temperature"] == 0 and "from 1 (useless) to 10" in body["messages"][0]["content"]
+    assert (
+        body["model"] == "m" and body["temperature"] == 0 and "from 1 (useless) to 10" in body["messages"][0]["content"]
+    )
 
 
 def test_pairs_are_asked_in_both_orders(stub: Stub) -> None:
@@ -144,7 +147,10 @@ def test_what_does_not_pass_ends_in_one_line_and_answers_are_kept(stub: Stub) ->
     with pytest.raises(RewardError) as caught:
         judge(["p"] * 3, ["one", "bad", "two"])
     line = str(caught.value)
-    assert line.startswith(f"judge:m@{stub.url}: no usable answer from {stub.url} after 2 tries (500 ") and "\n" not in line
+    assert (
+        line.startswith(f"judge:m@{stub.url}: no usable answer from {stub.url} after 2 tries (500 ")
+        and "\n" not in line
+    )
     asked = len(stub.questions)
     stub.rule = lambda question: "6"
     assert ScoringJudge(options(stub, concurrency=1))(["p"] * 3, ["one", "bad", "two"])[:2] == [5, 6]
@@ -165,7 +171,11 @@ def test_an_endpoint_that_is_not_there_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("status", "message"),
-    [(401, "refused the key .*set PAPERWORKS_API_KEY or OPENAI_API_KEY"), (404, "refused the request"), (302, "refused")],
+    [
+        (401, "refused the key .*set PAPERWORKS_API_KEY or OPENAI_API_KEY"),
+        (404, "refused the request"),
+        (302, "refused"),
+    ],
 )
 def test_what_no_retry_can_mend_stops_at_once(stub: Stub, status: int, message: str) -> None:
     stub.rule = lambda question: (status, {"Location": "http://127.0.0.1:9/elsewhere"})
@@ -228,7 +238,9 @@ def test_tokens_and_cost_are_shown(stub: Stub) -> None:
 
 
 def test_texts_are_put_into_the_template_as_they_are(stub: Stub) -> None:
-    ScoringJudge(options(stub, score_template='{"a": 1} {prompt} | {response} | {other}'))(["{response}"], ["{prompt} {}"])
+    ScoringJudge(options(stub, score_template='{"a": 1} {prompt} | {response} | {other}'))(
+        ["{response}"], ["{prompt} {}"]
+    )
     assert stub.questions[0]["messages"][0]["content"] == '{"a": 1} {response} | {prompt} {} | {other}'
 
 

@@ -8,7 +8,7 @@ from paperworks.core.errors import DataError, OptionError
 from paperworks.core.sandbox import Limits, Sandbox
 from paperworks.language.data import PromptRow, Where
 from paperworks.language.rewards import load_reward
-from paperworks.language.rewards.programs import UnitTests, extract_code, split_checks, program_tests
+from paperworks.language.rewards.programs import UnitTests, extract_code, program_tests, split_checks
 from paperworks.language.rewards.verifier import RowReward
 
 PROMPT = '''import math
@@ -98,7 +98,10 @@ def test_humanevals_check_is_taken_apart_by_what_asserts() -> None:
     assert len(checks) == 3 and "always" not in "".join(checks)
     assert checks[0] == "METADATA = {'author': 'us'}\ncandidate = area\nassert candidate(0) == 0"
     assert checks[2].startswith("big = 10 ** 3\nassert")
-    for odd in ("def check(candidate):\n    if not candidate(1):\n        return\n    assert candidate(2)", "check = len"):
+    for odd in (
+        "def check(candidate):\n    if not candidate(1):\n        return\n    assert candidate(2)",
+        "check = len",
+    ):
         assert split_checks(odd, "area") == (f"{odd}\ncheck(area)",)
 
 
@@ -108,7 +111,9 @@ def test_code_of_other_languages_is_not_taken() -> None:
 
 
 def test_rows_without_tests_are_refused() -> None:
-    with pytest.raises(DataError, match=r"he.jsonl:1: field 'tests': missing; reward tests:tests .* has test, entry_point"):
+    with pytest.raises(
+        DataError, match=r"he.jsonl:1: field 'tests': missing; reward tests:tests .* has test, entry_point"
+    ):
         load_reward("tests:tests", rows=[HUMANEVAL], allow_unsandboxed=True)
     with pytest.raises(DataError, match=r"field 'n': expected Python, or a list"):
         load_reward("tests:n", rows=[PromptRow("q", {"n": 3})], allow_unsandboxed=True)

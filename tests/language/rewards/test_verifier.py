@@ -72,7 +72,9 @@ def test_exact_answers_are_the_marked_part_or_the_whole() -> None:
 
 
 def test_a_prompt_is_found_through_what_a_chat_puts_around_it() -> None:
-    reward = RowReward(NumberAnswer(), [row("one?", answer=1), row((Message(role="user", content="two?"),), 2, answer=2)])
+    reward = RowReward(
+        NumberAnswer(), [row("one?", answer=1), row((Message(role="user", content="two?"),), 2, answer=2)]
+    )
     chat = (Message(role="system", content="Be brief."), Message(role="user", content="one?"))
     assert reward([chat, (Message(role="user", content="two?"),), "two?"], ["1", "2", "2"]) == [1, 1, 1]
     with pytest.raises(RewardError, match=r"number:answer: no row has prompt 2 \('three\?'\)"):
@@ -92,7 +94,9 @@ def test_dialogues_that_end_alike_are_told_apart() -> None:
 def test_one_prompt_with_two_answers_is_refused_with_both_places() -> None:
     rows = [row("q", 1, answer=1), row("q", 2, answer="1.0"), row("q", 3, answer=2)]
     assert RowReward(NumberAnswer(), rows[:2])(["q"], ["1"]) == [1]
-    with pytest.raises(DataError, match=r"^prompts.jsonl:3: the prompt stands at prompts.jsonl:1 too, where number:answer"):
+    with pytest.raises(
+        DataError, match=r"^prompts.jsonl:3: the prompt stands at prompts.jsonl:1 too, where number:answer"
+    ):
         RowReward(NumberAnswer(), rows)
 
 
@@ -112,7 +116,10 @@ def test_specs_name_verifiers(tmp_path: Path) -> None:
     rows = read(file, "prompt").rows
     for spec in ("number", "number:answer", "exact", "exact:answer"):
         reward = load_reward(spec, rows=rows)
-        assert reward.name == f"{spec.partition(':')[0]}:answer" and reward(["2 + 3?"] * 2, ["It is\n#### 5", "6"]) == [1, 0]
+        assert reward.name == f"{spec.partition(':')[0]}:answer" and reward(["2 + 3?"] * 2, ["It is\n#### 5", "6"]) == [
+            1,
+            0,
+        ]
     pattern = load_reward(r"regex:^#### \d+$")
     assert pattern(["q"] * 3, ["#### 12", "x #### 12", "#### 12 x"]) == [1, 0, 0]
 

@@ -67,5 +67,5 @@ def test_an_entropy_bonus_spreads_the_policy() -> None:
 
 
 def test_impossible_masses_are_refused() -> None:
-    with pytest.raises(OptionError, match="mass=1.0"):
+    with pytest.raises(OptionError, match=r"mass=1\.0"):
         make_bandit(SEEDS, 1.0)

@@ -20,7 +20,9 @@ def gsm8k(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     question, solution = _string(record, "question", "gsm8k"), _string(record, "answer", "gsm8k")
     _, mark, answer = solution.rpartition(ANSWER_MARK)
     if not mark or not answer.strip():
-        raise BadRow("no final answer", f"expected a solution that ends with `#### ANSWER`; found {shown(solution)}", "answer")
+        raise BadRow(
+            "no final answer", f"expected a solution that ends with `#### ANSWER`; found {shown(solution)}", "answer"
+        )
     return [{**record, "prompt": question, "response": solution, "answer": answer.strip()}]
 
 

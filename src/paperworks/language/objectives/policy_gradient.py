@@ -188,8 +188,9 @@ class RLOO(RolloutObjective):
 class GRPO(RolloutObjective):
     """Group-relative policy optimisation (arXiv 2402.03300): rewards normalised within a prompt's answers.
 
-    The KL to the reference is a term of the loss (k3, without an importance weight, as in the paper) and not of the
-    reward; its weight is `beta`, and the run's kl_coef is not used. Token ratios are clipped.
+    The KL to the reference is a term of the loss (k3, as in the paper without an importance weight, which makes its
+    gradient that of KL(pi_ref || pi) on policy, unless `weigh_kl`) and not of the reward; its weight is `beta`, and the
+    run's kl_coef is not used. Token ratios are clipped.
     """
 
     name: ClassVar[str] = "grpo"
@@ -199,6 +200,9 @@ class GRPO(RolloutObjective):
     clip: float = option(0.2, "a token's likelihood ratio counts within 1 +- this", above=0, below=1)
     scale_rewards: bool = option(True, "divide by the standard deviation of the prompt's rewards")
     averaging: Averaging = option("response", "average tokens within each answer first (the paper), or all alike")
+    weigh_kl: bool = option(
+        False, "weigh the KL term by the token's ratio (arXiv 2512.02556): its gradient is then that of KL(pi || pi_ref)"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,7 +218,8 @@ class GRPO(RolloutObjective):
         assert by_token is not None
         loss, _ = clipped_surrogate(batch.log_ratio, batch.credit["advantage"], self.clip)
         if self.beta:
-            loss = loss + self.beta * kl_terms(by_token.policy - batch.credit["reference_logp"], "k3")
+            kl = kl_terms(by_token.policy - batch.credit["reference_logp"], "k3")
+            loss = loss + self.beta * (batch.log_ratio.exp() * kl if self.weigh_kl else kl)
         return {"loss": loss}
 
     def weights(self, batch: RolloutLogps) -> dict[str, Tensor]:

@@ -99,7 +99,9 @@ class IPOMD(OnlineIPO):
 
     Both responses come from pi^b, proportional to pi_theta^(1-b) pi_ref^b; h stays that of pi_theta. b = 0 is
     online-ipo, b = 1 offline IPO on the reference's samples. At the fixed point it is the mixture pi^b that is the Nash
-    equilibrium, of the game with regularisation tau / (1 - b), and pi_theta is the soft best response to it.
+    equilibrium, of the game with regularisation tau / (1 - b), and pi_theta is the soft best response to it. In a
+    language model the mixture is one of next tokens, prefix by prefix, softmax((1 - b) logits + b logits_ref), which is
+    pi^b itself for responses of one token only.
     """
 
     name: ClassVar[str] = "ipo-md"

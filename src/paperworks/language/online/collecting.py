@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from paperworks.core.errors import RewardError
+from paperworks.core.errors import OptionError, RewardError
 from paperworks.core.seeding import derive_seed
 from paperworks.language.items import batches_by_tokens
 from paperworks.language.logprobs import Tree
@@ -20,6 +21,7 @@ from paperworks.language.policy import Policy
 from paperworks.language.rewards.reward import Reward
 from paperworks.language.sampling import Mixture, Sample, sample
 from paperworks.language.values.head import ValueHead
+from paperworks.language.vllm_server import VllmServer
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Models:
     reference: Policy | None
     critic: ValueHead | None = None
     others: Mapping[str, Policy] = field(default_factory=dict)  # scored into `Rollouts.extra`
+    server: VllmServer | None = None  # writes in place of policy and reference
 
 
 def collect(
@@ -74,6 +77,8 @@ def collect(
         (*models.policy.encode_prompt(prompt), *prefix) for prompt, prefix in zip(prompts, prefixes, strict=True)
     ]
     began = time.perf_counter()
+    if models.server is not None and any(draw.writer == "policy" for draw in draws):
+        models.server.synchronise(models.policy)
     drawn: list[list[tuple[Sample, Draw]]] = [[] for _ in rows]
     for number, draw in enumerate(draws):
         if not draw.count:
@@ -122,6 +127,14 @@ def _drawn(
     if draw.writer == "mixture" and draw.share > 0:
         assert models.reference is not None
         mixture = Mixture(models.reference, draw.share)
+    if models.server is not None:
+        if mixture is not None:
+            raise OptionError("a vLLM server cannot draw from a mixture of policies: leave --vllm-url out")
+        return models.server.sample(
+            writer, prompts, prompt_ids, n=draw.count, max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature, top_k=options.top_k, adapted=draw.writer != "reference",
+            seed=derive_seed(seed, "rollouts", iteration, number),
+        )  # fmt: skip
     return sample(
         writer,
         prompts,
@@ -157,7 +170,7 @@ def _flat(
         group=torch.tensor([group for group, _, _ in flat], dtype=torch.long),
         finished=torch.tensor([each.finished for _, each, _ in flat]),
         response=torch.arange(len(ids)).repeat_interleave(torch.tensor([len(each) for each in ids], dtype=torch.long)),
-        logps=torch.tensor([value for _, each, _ in flat for value in each.token_logps]),
+        logps=torch.tensor([value for _, each, _ in flat for value in each.token_logps or [math.nan] * len(each.ids)]),
         from_reference=torch.tensor([draw.writer == "reference" for _, _, draw in flat]),
         own=torch.tensor(
             [draw.writer == "policy" or (draw.writer == "mixture" and not draw.share) for _, _, draw in flat]
@@ -168,7 +181,8 @@ def _flat(
 def _scored(models: Models, rollouts: Rollouts, drawn: Sequence[tuple[Sample, Draw]]) -> Rollouts:
     """The log-probabilities that sampling did not bring, and the critic's values."""
     trees = trees_of(rollouts)
-    if models.critic is not None or any(draw.writer == "reference" for _, draw in drawn):
+    unscored = any(draw.writer == "reference" or not found.token_logps for found, draw in drawn)
+    if models.critic is not None or unscored:
         logps, values = token_scores(models.policy, trees, models.critic)
         rollouts = rollouts.replace(logps=logps, values=values)
     if models.reference is not None:

@@ -28,6 +28,7 @@ from paperworks.language.rewards.reward import Reward
 from paperworks.language.train_job import DataSource, ValidationOptions, never_began, same_job
 from paperworks.language.train_options import TrainOptions
 from paperworks.language.validation_reward import ValidationReward
+from paperworks.language.vllm_server import VllmServer
 
 # What of TrainOptions an online run reads; the rest is said by OnlineOptions.
 TRAINING = (
@@ -64,6 +65,7 @@ class OnlineJob:
     online: OnlineOptions = OnlineOptions()
     training: TrainOptions = TrainOptions()
     validation: ValidationOptions | None = None
+    vllm_url: str | None = None  # a vLLM server that samples
     chat: bool | None = None  # take bare prompts as a user's message; None: where the model has a chat template
     lora: LoraOptions | None = None
     precision: Precision = "float32"
@@ -86,6 +88,7 @@ class _Settings:
     judging: JudgeOptions = field(default_factory=JudgeOptions)
     training: TrainOptions = field(default_factory=TrainOptions)
     validation: ValidationOptions | None = None
+    vllm_url: str | None = None
     chat: bool | None = None
     lora: LoraOptions | None = None
     precision: Precision = "float32"
@@ -139,6 +142,8 @@ def online_job(
     reward, gold = (_reward(job, specs, policy, shown, asked) for specs in (job.reward, job.gold_reward))
     judge = _judge(job, reward)
     evaluator = _evaluator(job, reward, chat)
+    if job.vllm_url is not None and not policy.has_adapters:
+        raise OptionError("--vllm-url goes with --lora: a server takes adapters alone over HTTP")
     store = RunStore()
     run = store.start("train", job.method, out, job.config(), job.training.seed, resume, overwrite=overwrite)
     try:
@@ -146,6 +151,7 @@ def online_job(
             result = train_online(
                 policy, method, job.objective, rows, job.online, job.training,
                 reward=reward, judge=judge, gold=gold, evaluator=evaluator, folder=run.folder, resume=resume,
+                server=None if job.vllm_url is None else VllmServer(job.vllm_url, run.folder / "adapters"),
                 on_iteration=_Shown(job, run, shown), on_note=shown.say,
             )  # fmt: skip
             policy.save(run.folder / "model")

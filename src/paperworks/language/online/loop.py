@@ -48,6 +48,7 @@ from paperworks.language.step_losses import StepLosses
 from paperworks.language.train_options import Plan, TrainOptions, learning_rate
 from paperworks.language.training import Evaluator, Interrupted
 from paperworks.language.values.head import ValueHead
+from paperworks.language.vllm_server import VllmServer
 
 SAMPLES = "samples.jsonl"
 
@@ -86,6 +87,7 @@ def train_online(
     reference: Policy | None = None,
     others: Mapping[str, Policy] | None = None,
     evaluator: Evaluator | None = None,
+    server: VllmServer | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     on_iteration: OnIteration | None = None,
@@ -100,7 +102,7 @@ def train_online(
     """
     return _Loop(
         policy, method, objective, prompts, online, options, reward, judge, gold, reference, others or {},
-        evaluator, None if folder is None else Path(folder), resume, on_iteration, on_note,
+        evaluator, server, None if folder is None else Path(folder), resume, on_iteration, on_note,
     ).run()  # fmt: skip
 
 
@@ -119,6 +121,7 @@ class _Loop:
         reference: Policy | None,
         others: Mapping[str, Policy],
         evaluator: Evaluator | None,
+        server: VllmServer | None,
         folder: Path | None,
         resume: bool,
         on_iteration: OnIteration | None,
@@ -148,7 +151,7 @@ class _Loop:
         needs_reference = method.needs_reference or method.takes_pairs or online.kl_stop is not None
         if reference is None and needs_reference:
             reference = policy.reference()
-        self.models = Models(policy, reference, cast("ValueHead | None", self.modules.get("critic")), others)
+        self.models = Models(policy, reference, cast("ValueHead | None", self.modules.get("critic")), others, server)
         self.optimisation = Optimisation(policy, objective, self.modules, options, accelerator)
         self.controller = KlController(online)
         self.steps = online.iterations * online.updates * online.minibatches

@@ -280,7 +280,9 @@ class _Cache:
                 raise self._broken(error) from None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._database is not None:
             self._database.close()
             self._database = None

@@ -71,7 +71,10 @@ class JudgeOptions(EndpointOptions):
         super().__post_init__()
         if not self.low < self.high:
             raise OptionError(f"judge: low={self.low:g} and high={self.high:g}; expected low < high")
-        for name, needed in (("score_template", ("{prompt}", "{response}")), ("pair_template", ("{first}", "{second}"))):
+        for name, needed in (
+            ("score_template", ("{prompt}", "{response}")),
+            ("pair_template", ("{first}", "{second}")),
+        ):
             missing = [mark for mark in needed if mark not in getattr(self, name)]
             if missing:
                 raise OptionError(f"judge: {name} lacks {' and '.join(missing)}")
@@ -138,7 +141,9 @@ class PairJudge:
 
     def __call__(self, prompts: Sequence[Text], firsts: Sequence[Text], seconds: Sequence[Text]) -> list[float]:
         if not len(prompts) == len(firsts) == len(seconds):
-            raise RewardError(f"{self.name}: got {len(prompts)} prompts, {len(firsts)} first and {len(seconds)} second answers")
+            raise RewardError(
+                f"{self.name}: got {len(prompts)} prompts, {len(firsts)} first and {len(seconds)} second answers"
+            )
         questions = []
         for prompt, first, second in zip(prompts, firsts, seconds, strict=True):
             asked, one, two = plain_text(prompt), plain_text(first), plain_text(second)

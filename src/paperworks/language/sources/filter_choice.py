@@ -127,7 +127,9 @@ class FilterChoice:
         overlapping = [f.name for f in usable[1:] if f.name not in near and f.interval.high >= best.interval.low]
         lines = [f"expected order: {' > '.join(figures.name for figures in usable)}"]
         also = f", {', '.join(near)} is within {AS_GOOD:g}" if near else ""
-        lines.append(f"recommended: {best.name}, rewards predict scores best where it looks (R² {best.fit.r2:.3f}{also})")
+        lines.append(
+            f"recommended: {best.name}, rewards predict scores best where it looks (R² {best.fit.r2:.3f}{also})"
+        )
         if overlapping:
             lines.append(f"not told apart from it by these prompts: {', '.join(overlapping)} (intervals overlap)")
         if best.fit.slope <= 0:
@@ -143,7 +145,12 @@ class FilterChoice:
 
 
 def fit_groups(
-    rewards: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None, *, edges: ArrayLike | None = None, groups: int = 10
+    rewards: ArrayLike,
+    scores: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    edges: ArrayLike | None = None,
+    groups: int = 10,
 ) -> LineFit:
     """The line through groups of samples [n] with like rewards, groups of equal width unless `edges` are given.
 
@@ -157,7 +164,9 @@ def fit_groups(
     totals = _totals(_group_of(x, found)[None], x[None], y[None], w[None], len(found) - 1)[:, 0]
     has = totals[0] > 0
     if has.sum() < FEWEST_GROUPS:
-        raise DataError(f"{int(has.sum())} groups of rewards have samples, a line takes at least {FEWEST_GROUPS}")
+        raise DataError(
+            f"{int(has.sum())} of {len(has)} groups of rewards have samples, a line takes {FEWEST_GROUPS} or more"
+        )
     n, mean_x, mean_y = totals[0][has], (totals[1][has] / totals[0][has]), (totals[2][has] / totals[0][has])
     slope, intercept, r2 = _line(mean_x, mean_y, np.ones_like(n))
     _, _, weighted = _line(mean_x, mean_y, n)
@@ -193,7 +202,9 @@ def choose_filter(
         edges = np.unique(np.quantile(x, np.linspace(0, 1, options.groups + 1)))
     figures = [_figures(x, y, each, edges, options) for each in filters]
     if all(each.fit is None for each in figures):
-        raise DataError(f"R² is not meaningful for any filter: {figures[0].why_not}; give more prompts or another reward")
+        raise DataError(
+            f"R² is not meaningful for any filter: {figures[0].why_not}; give more prompts or another reward"
+        )
     figures.sort(key=lambda each: -math.inf if each.fit is None else each.fit.r2, reverse=True)
     return FilterChoice(tuple(figures), len(x), x.shape[1], tied_prompts(x))
 
@@ -225,8 +236,8 @@ def _interval(totals: Numbers, r2: float, options: ChoiceOptions) -> Interval:
     at_once = max(1, 4_000_000 // prompts)
     for start in range(0, options.resamples, at_once):
         counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=min(at_once, options.resamples - start))
-        sums = np.einsum("bp,kpg->kbg", counts.astype(np.float64), totals)
-        found.extend(_r2_of_rows(*sums))
+        sums = np.tensordot(counts.astype(np.float64), totals, axes=(1, 1))  # [rows, 3, groups]
+        found.extend(_r2_of_rows(sums[:, 0], sums[:, 1], sums[:, 2]))
     values = np.asarray(found)
     values = values[np.isfinite(values)]
     if len(values) < options.resamples / 2:

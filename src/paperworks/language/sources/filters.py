@@ -74,9 +74,13 @@ class Filter:
         if self.kind not in ("none", *RANKED):
             raise OptionError(f"filter {self.name}: weights depend on rewards, not on ranks alone")
         if self.kind in RANKED and samples < 2:
-            raise OptionError(f"filter {self.name}: ranks {samples} sample a prompt; expected at least 2, or filter none")
+            raise OptionError(
+                f"filter {self.name}: ranks {samples} sample a prompt; expected at least 2, or filter none"
+            )
         if self.kind == "custom" and len(self.by_rank) != samples:
-            raise OptionError(f"filter {self.name}: {len(self.by_rank)} weights for {samples} samples a prompt; expected one each")
+            raise OptionError(
+                f"filter {self.name}: {len(self.by_rank)} weights for {samples} samples a prompt; expected one each"
+            )
         if self.kind == "none":
             return np.full(samples, 1 / samples)
         weights = np.zeros(samples)

@@ -47,7 +47,9 @@ def symmetric(labeller: Labeller) -> Labeller:
     return lambda first, second: symmetrised(labeller(first, second), labeller(second, first))
 
 
-def rank_pairs(accepted: ArrayLike, labeller: Labeller, *, ranking: Ranking = "first_round", seed: int = 0) -> RankedPairs:
+def rank_pairs(
+    accepted: ArrayLike, labeller: Labeller, *, ranking: Ranking = "first_round", seed: int = 0
+) -> RankedPairs:
     """Pairs of the `accepted` responses [prompts, samples], each response in random order first.
 
     `first_round`: disjoint pairs, samples / 2 of them. `tournament`: winners go on to the next round (an odd one out goes on
@@ -56,7 +58,9 @@ def rank_pairs(accepted: ArrayLike, labeller: Labeller, *, ranking: Ranking = "f
     """
     players = np.asarray(accepted, dtype=np.int64)
     if players.ndim != 2 or players.shape[1] < 2:
-        raise DataError(f"expected at least 2 responses a prompt to pair, [prompts, samples]; got the shape {players.shape}")
+        raise DataError(
+            f"expected at least 2 responses a prompt to pair, [prompts, samples]; got the shape {players.shape}"
+        )
     if ranking not in ("first_round", "tournament"):
         raise OptionError(f"option ranking={ranking}: expected first_round or tournament")
     if ranking == "first_round" and players.shape[1] % 2:
@@ -75,7 +79,8 @@ def rank_pairs(accepted: ArrayLike, labeller: Labeller, *, ranking: Ranking = "f
         if ranking == "first_round":
             break
     columns: list[Any] = [
-        np.concatenate([getattr(pairs, name) for pairs in rounds], axis=1) for name in ("chosen", "rejected", "probability")
+        np.concatenate([getattr(pairs, name) for pairs in rounds], axis=1)
+        for name in ("chosen", "rejected", "probability")
     ]
     return RankedPairs(*columns)
 
@@ -123,5 +128,7 @@ def _finite(rewards: ArrayLike) -> Numbers:
     values = np.asarray(rewards, dtype=np.float64)
     if not values.size or not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
-        raise RewardError(f"expected finite rewards, at least one; got {bad} of {values.size} that are not: mend the reward")
+        raise RewardError(
+            f"expected finite rewards, at least one; got {bad} of {values.size} that are not: mend the reward"
+        )
     return values

@@ -113,7 +113,11 @@ def acceptance_probabilities(rewards: ArrayLike, beta: float, available: ArrayLi
 
 
 def rejection_sample(
-    rewards: ArrayLike, options: RejectionOptions = RejectionOptions(), *, seed: int = 0, available: ArrayLike | None = None
+    rewards: ArrayLike,
+    options: RejectionOptions = RejectionOptions(),
+    *,
+    seed: int = 0,
+    available: ArrayLike | None = None,
 ) -> Acceptance:
     """Accept `n_samples` candidates of every prompt, without replacement.
 
@@ -207,5 +211,3 @@ def _checked(rewards: ArrayLike, available: ArrayLike | None) -> tuple[Numbers, 
             f"mend the reward or leave such candidates out ({int(wrong.sum())} of them)"
         )
     return np.where(marks, values, 0.0), marks
-
-

@@ -57,7 +57,9 @@ class Resets:
 class ResetBank:
     """Responses to begin from, by prompt."""
 
-    def __init__(self, responses: Mapping[Hashable, tuple[tuple[int, ...], ...]], *, dropped: int = 0, cut: int = 0) -> None:
+    def __init__(
+        self, responses: Mapping[Hashable, tuple[tuple[int, ...], ...]], *, dropped: int = 0, cut: int = 0
+    ) -> None:
         self._responses = dict(responses)
         self.dropped = dropped  # responses shorter than two tokens: nothing would be left to write
         self.cut = cut  # responses that were longer than the limit
@@ -145,7 +147,9 @@ def written_by_policy(prefixes: Sequence[Sequence[int]], counts: Sequence[int]) 
     parts = []
     for number, (prefix, count) in enumerate(zip(prefixes, counts, strict=True), start=1):
         if len(prefix) >= count:
-            raise OptionError(f"response {number}: {count} tokens with {len(prefix)} forced; expected at least one written")
+            raise OptionError(
+                f"response {number}: {count} tokens with {len(prefix)} forced; expected at least one written"
+            )
         parts.append(torch.arange(count) >= len(prefix))
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.bool)
 

@@ -32,7 +32,9 @@ class TokenRewardOptions:
     """RTO's reward (defaults of the released code). beta1=0 is PPO's reward."""
 
     beta1: float = option(0.05, "weight of log pi_dpo - log pi_ref", low=0)
-    token_clip: float | None = option(0.05, "the weighted log-ratio of a token is held within +-this; none: as it is", above=0)
+    token_clip: float | None = option(
+        0.05, "the weighted log-ratio of a token is held within +-this; none: as it is", above=0
+    )
     beta2: float = option(0.01, "weight of the policy's own log-ratio to the reference, which is taken off", low=0)
     beta3: float = option(1.0, "weight of the response's reward, on its last token; 0 needs none", low=0)
     reward_clip: float | None = option(10.0, "the response's reward is held within +-this; none: as it is", above=0)
@@ -90,7 +92,9 @@ class TokenRewards:
         if not figures:
             return []
         if figures["token_term_max"] == 0:
-            return ["token rewards: all are 0, the DPO model gives the reference's own log-probabilities (or beta1 is 0)"]
+            return [
+                "token rewards: all are 0, the DPO model gives the reference's own log-probabilities (or beta1 is 0)"
+            ]
         terms, reward = figures["token_terms_size"], figures["reward_size"]
         if reward and terms > reward:
             return [
@@ -151,7 +155,9 @@ def rto_rewards(
     beta3=0, else OptionError.
     """
     if rewards is None and options.beta3 > 0:
-        raise OptionError(f"token rewards: beta3={options.beta3:g} weights a reward and there is none; give one, or beta3=0")
+        raise OptionError(
+            f"token rewards: beta3={options.beta3:g} weights a reward and there is none; give one, or beta3=0"
+        )
     terms, clamped = token_terms(dpo, reference, response, options, token_ids=token_ids)
     kl = options.beta2 * (policy - reference)
     last = torch.zeros_like(terms)
@@ -191,7 +197,11 @@ def score(
         )
         values = terms.cpu().double()
         found.append(
-            {"tokens": [dpo.decode([token]) for token in ids], "token_reward": values.tolist(), "sequence": values.sum().item()}
+            {
+                "tokens": [dpo.decode([token]) for token in ids],
+                "token_reward": values.tolist(),
+                "sequence": values.sum().item(),
+            }
         )
     return found
 

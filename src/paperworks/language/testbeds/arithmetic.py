@@ -152,16 +152,16 @@ def _problem(draw: random.Random, count: int, largest: int) -> Problem:
     return Problem(" ".join([*told, asked]), solution, str(value))
 
 
-def _step(
-    draw: random.Random, name: str, friend: str, thing: str, value: int, largest: int, *, is_last: bool
-) -> _Step:
+def _step(draw: random.Random, name: str, friend: str, thing: str, value: int, largest: int, *, is_last: bool) -> _Step:
     divisors = [n for n in range(2, min(value, largest + 1)) if value % n == 0]
     kinds = ["gains", "gains"] + ["loses", "loses"] * (value > 2) + ["doubles"] * (value <= 5 * largest)
     kinds += (["sells"] + ["packs"] * bool(divisors)) * is_last
     kind = draw.choice(kinds)
     if kind == "gains":
         n = draw.randint(2, largest)
-        how = draw.choice((f"{friend} gives {name} {n} more.", f"{name} finds {n} more.", f"Then {name} buys {n} more."))
+        how = draw.choice(
+            (f"{friend} gives {name} {n} more.", f"{name} finds {n} more.", f"Then {name} buys {n} more.")
+        )
         return _Step(how, _worked(f"{name} then has", value, "+", n, value + n, thing), value + n, thing)
     if kind == "loses":
         n = draw.randint(1, min(largest, value - 1))

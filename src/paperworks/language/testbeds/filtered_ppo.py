@@ -29,13 +29,15 @@ from paperworks.language.testbeds.stack_programs import PROMPT, STEPS, Habits, S
 RewardKind = Literal["learned", "true", "noisy"]
 
 CHOICE_SAMPLES = 5  # a prompt, of the samples that the filter is chosen on
-TRAINING, VALIDATION = 1024, 128  # specifications; the other 384 are held out
 
 
 @dataclass(frozen=True)
 class WorldSize:
-    """How long policy and reward model learn before reinforcement learning."""
+    """How many specifications there are of each kind, and how long policy and reward model learn beforehand."""
 
+    training: int = 1024
+    validation: int = 256
+    held_out: int = 256
     imitation_steps: int = 300
     reward_prompts: int = 1024  # five samples each; the two that differ most are a pair, where their scores differ
     reward_steps: int = 200
@@ -46,14 +48,16 @@ class WorldSize:
 class World:
     """Worlds of several seeds side by side; every tensor begins with them."""
 
+    size: WorldSize
     seeds: tuple[int, ...]
     policy: Decoders
     reward_model: Decoders
     prompts: Int[Tensor, "seeds specifications prompt"]  # training, validation, held out
     programs: Int[Tensor, "seeds specifications steps"]
     tests: Int[Tensor, "seeds tests two"]
-    rewards: Float[Tensor, "seeds prompts samples"]  # of the policy's programs for validation and held-out specifications
+    rewards: Float[Tensor, "seeds prompts samples"]  # of the policy's programs for validation specifications
     scores: Float[Tensor, "seeds prompts samples"]
+    noise: Float[Tensor, "seeds prompts samples"]  # what the noisy reward adds there
     pair_accuracy: Float[Tensor, " seeds"]  # of the reward model, on samples of one prompt with different scores
 
     def scored(self, answers: Int[Tensor, "nets rows steps"], chosen: Int[Tensor, "nets rows"]) -> Tensor:
@@ -61,6 +65,17 @@ class World:
         repeats = len(answers) // len(self.seeds)
         right = picked(self.programs.repeat(repeats, 1, 1), chosen)
         return stack_programs.passed_share(answers, right, self.tests.repeat(repeats, 1, 1)[:, None])
+
+    def take(self, places: Sequence[int]) -> World:
+        """Some of the seeds, by their place."""
+        index = torch.tensor(list(places))
+        tensors = {name: getattr(self, name)[index] for name in _TENSORS}
+        nets = {name: getattr(self, name).take(places) for name in _NETS}
+        return replace(self, seeds=tuple(self.seeds[place] for place in places), **nets, **tensors)
+
+    def rewards_of(self, kind: RewardKind) -> Float[Tensor, "seeds prompts samples"]:
+        """What a reward says of the samples that a filter is chosen on; mean 0 and variance 1 in each world."""
+        return _mixed(self, kind, self.rewards, self.scores, self.noise)
 
     def save(self, path: Path) -> None:
         """Everything as one safetensors file."""
@@ -70,7 +85,7 @@ class World:
         save_file({name: value.contiguous() for name, value in tensors.items()}, path)
 
 
-_TENSORS = ("prompts", "programs", "tests", "rewards", "scores", "pair_accuracy")
+_TENSORS = ("prompts", "programs", "tests", "rewards", "scores", "noise", "pair_accuracy")
 _NETS = ("policy", "reward_model")
 
 
@@ -110,19 +125,21 @@ class Course:
 def make_world(seed: int, size: WorldSize = WorldSize()) -> World:
     """The world of one seed."""
     every = stack_programs.all_specifications()
-    every = every.take(torch.randperm(len(every), generator=torch_generator(seed, "specifications")))
-    train = every.take(range(TRAINING))
+    count = size.training + size.validation + size.held_out
+    every = every.take(torch.randperm(len(every), generator=torch_generator(seed, "specifications"))[:count])
+    train = every.take(range(size.training))
     tests = stack_programs.hidden_tests(seed)
     policy = _imitator(seed, train, size)
     reward_model = _reward_model(seed, policy, train, tests, size)
-    judged = every.take(range(TRAINING, len(every)))
-    tokens, scores = _written(policy, judged, tests, torch_generator(seed, "choice"))
+    validation = every.take(range(size.training, size.training + size.validation))
+    tokens, scores = _written(policy, validation, tests, torch_generator(seed, "choice"))
     with torch.no_grad():
         rewards = scores_of(reward_model, tokens.flatten(0, 1)[None], PROMPT).view(scores.shape)
+    noise = _noise(tokens.flatten(0, 1)[None], [seed]).view(scores.shape)
     higher, better = rewards[:, :, None] > rewards[:, None], scores[:, :, None] > scores[:, None]
     accuracy = higher[better].float().mean()
-    shown = (every.prompts, every.programs, tests, rewards, scores, accuracy)
-    return World((seed,), policy, reward_model, *(value[None] for value in shown))
+    shown = (every.prompts, every.programs, tests, rewards, scores, noise, accuracy)
+    return World(size, (seed,), policy, reward_model, *(value[None] for value in shown))
 
 
 def load_worlds(files: Sequence[Path], seeds: Sequence[int], size: WorldSize) -> World:
@@ -132,7 +149,7 @@ def load_worlds(files: Sequence[Path], seeds: Sequence[int], size: WorldSize) ->
         Decoders(_shape(size), {key: torch.cat([each[f"{name}/{key}"] for each in found]) for key in _keys(found[0], name)})
         for name in _NETS
     ]
-    return World(tuple(seeds), nets[0], nets[1], *(torch.cat([each[name] for each in found]) for name in _TENSORS))
+    return World(size, tuple(seeds), nets[0], nets[1], *(torch.cat([each[name] for each in found]) for name in _TENSORS))
 
 
 def train(world: World, recipe: Recipe, rates: Sequence[float]) -> Course:
@@ -146,7 +163,7 @@ def train(world: World, recipe: Recipe, rates: Sequence[float]) -> Course:
     told: list[list[Tensor]] = []
     rows, ties, at = 0, [], [0]
     for iteration in range(recipe.iterations):
-        chosen = _chosen(world.seeds, recipe, iteration).repeat(repeats, 1)
+        chosen = _chosen(world, recipe, iteration).repeat(repeats, 1)
         written = policy.sample(picked(prompts, chosen), STEPS, torch_generator("written", iteration))
         score = world.scored(written.answers, chosen)
         with torch.no_grad():
@@ -175,15 +192,6 @@ def train(world: World, recipe: Recipe, rates: Sequence[float]) -> Course:
 def picked(values: Int[Tensor, "nets some size"], rows: Int[Tensor, "nets rows"]) -> Tensor:
     """Each net's rows of values."""
     return values.gather(1, rows[..., None].expand(-1, -1, values.shape[-1]))
-
-
-def standardised(world: World) -> tuple[Tensor, Tensor]:
-    """Rewards and scores of the starting policy's samples, mean 0 and variance 1 in each world."""
-    found = []
-    for values in (world.rewards, world.scores):
-        flat = values.flatten(1)
-        found.append((values - flat.mean(1)[:, None, None]) / flat.std(1)[:, None, None])
-    return found[0], found[1]
 
 
 def _shape(size: WorldSize) -> Shape:
@@ -239,11 +247,11 @@ def _reward_model(seed: int, policy: Decoders, train: Specifications, tests: Ten
     return fit_scores(policy, batch, PROMPT, steps=size.reward_steps, rate=2e-3)
 
 
-def _chosen(seeds: Sequence[int], recipe: Recipe, iteration: int) -> Int[Tensor, "seeds rows"]:
+def _chosen(world: World, recipe: Recipe, iteration: int) -> Int[Tensor, "seeds rows"]:
     """The training specifications of an iteration, each `samples` times in a row."""
     prompts = recipe.generated // recipe.samples
-    draws = [torch.randperm(TRAINING, generator=torch_generator(seed, "prompts", iteration))[:prompts] for seed in seeds]
-    return torch.stack(draws).repeat_interleave(recipe.samples, 1)
+    draws = [torch.randperm(world.size.training, generator=torch_generator(seed, "prompts", iteration)) for seed in world.seeds]
+    return torch.stack(draws)[:, :prompts].repeat_interleave(recipe.samples, 1)
 
 
 def _reward(
@@ -251,19 +259,30 @@ def _reward(
 ) -> Float[Tensor, "nets rows"]:
     """Mean 0 and variance 1 on the starting policy's samples, whatever its kind."""
     repeats = len(score) // len(world.seeds)
+    rewards = scores_of(reward_model, written.tokens, PROMPT) if kind == "learned" else score
+    noise = _noise(written.tokens, list(world.seeds) * repeats) if kind == "noisy" else score
+    return _mixed(world, kind, rewards, score, noise)
 
-    def normal(values: Tensor, known: Tensor) -> Tensor:
-        flat = known.flatten(1).repeat(repeats, 1)
-        return (values - flat.mean(1)[:, None]) / flat.std(1)[:, None]
 
+def _mixed(world: World, kind: RewardKind, rewards: Tensor, scores: Tensor, noise: Tensor) -> Tensor:
+    """One of the rewards of samples [nets, ...]; the noisy one has the learned one's correlation with scores."""
     if kind == "learned":
-        return normal(scores_of(reward_model, written.tokens, PROMPT), world.rewards)
+        return _normal(rewards, world.rewards)
     if kind == "true":
-        return normal(score, world.scores)
-    rewards, scores = standardised(world)
-    correlation = (rewards * scores).flatten(1).mean(1).repeat(repeats)[:, None]
-    noise = _noise(written.tokens, [seed for _ in range(repeats) for seed in world.seeds])
-    return correlation * normal(score, world.scores) + (1 - correlation.square()).sqrt() * noise
+        return _normal(scores, world.scores)
+    both = _normal(world.rewards, world.rewards) * _normal(world.scores, world.scores)
+    correlation = _over(both.flatten(1).mean(1), scores)
+    return correlation * _normal(scores, world.scores) + (1 - correlation.square()).sqrt() * noise
+
+
+def _normal(values: Tensor, known: Float[Tensor, "seeds prompts samples"]) -> Tensor:
+    """Values less the known ones' mean, over their deviation; nets by rate, then seed."""
+    flat = known.flatten(1)
+    return (values - _over(flat.mean(1), values)) / _over(flat.std(1, correction=0), values)
+
+
+def _over(values: Float[Tensor, " seeds"], of: Tensor) -> Tensor:
+    return values.repeat(len(of) // len(values)).view(-1, *[1] * (of.dim() - 1))
 
 
 def _noise(tokens: Int[Tensor, "nets rows length"], seeds: Sequence[int]) -> Float[Tensor, "nets rows"]:
@@ -308,9 +327,10 @@ def _tied(reward: Float[Tensor, "nets rows"], samples: int) -> float:
 def _judged(world: World, policy: Decoders) -> list[Tensor]:
     """Validation pass rate, and pass rate and score on held-out specifications, all greedy."""
     repeats = len(policy) // len(world.seeds)
-    rows = torch.arange(TRAINING, world.prompts.shape[1]).expand(len(policy), -1)
+    rows = torch.arange(world.size.training, world.prompts.shape[1]).expand(len(policy), -1)
     prompts = picked(world.prompts.repeat(repeats, 1, 1), rows)
     written = policy.sample(prompts, STEPS, torch_generator("judged"), temperature=0.0)
     score = world.scored(written.answers, rows)
     passed = (score == 1).float()
-    return [passed[:, :VALIDATION].mean(1), passed[:, VALIDATION:].mean(1), score[:, VALIDATION:].mean(1)]
+    cut = world.size.validation
+    return [passed[:, :cut].mean(1), passed[:, cut:].mean(1), score[:, cut:].mean(1)]

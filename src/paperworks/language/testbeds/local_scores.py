@@ -1,9 +1,10 @@
 """Answers whose worth is a sum over their tokens: the prompt says which bigrams score.
 
-A prompt is four different tokens, x1 to x4. A response token scores 1 where it follows its predecessor as the prompt has
-it, x1 x2 x3 x4 x1 ..., whatever came before; all others score 0. The first response token follows x4. The gold reward of an
-answer is a squashed sum, so that whole answers are judged, while the score of every token is known here (and only here: no
-learner sees it). Token 0 ends an answer; the data never end before the length limit.
+Every prompt token stands for a fixed shuffle of the tokens, a way to go on: after a comes shuffle[x][a]. In an answer to
+the prompt x1 x2 x3 x4, going on as x1 does scores 1, as x3 does -1, as x2 does 0, and so does any other token; the first
+token of the answer goes on from x4. Demonstrations take all three ways alike, so that to be more certain is no gain: what a
+learner has to find out is which tokens were worth something. The gold reward of an answer is its squashed sum. The score
+of every token is known here (and only here: no learner sees it). Token 0 ends an answer; demonstrations fill the length.
 """
 
 from __future__ import annotations
@@ -12,51 +13,56 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-VOCABULARY = 12
-PROMPT = 4
-STEPS = 16
-CENTRE, SPREAD = 8.0, 2.0  # of the squashing: the sum that is worth 1/2, and how fast worth changes there
+from paperworks.core.seeding import torch_generator
+
+VOCABULARY, PROMPT, STEPS = 12, 4, 16
+WORTH = (1.0, 0.0, -1.0)  # of going on as x1, x2, x3 do
+SQUASH = 8.0  # the sum at which worth bends
+
+
+def shuffles() -> Int[Tensor, "tokens tokens"]:
+    """[x, a]: the token that follows a on the way of x, the same in every world; 0 follows nothing and goes nowhere."""
+    table = torch.zeros(VOCABULARY, VOCABULARY, dtype=torch.long)
+    for way in range(1, VOCABULARY):
+        table[way, 1:] = 1 + torch.randperm(VOCABULARY - 1, generator=torch_generator("local scores", way))
+    return table
 
 
 def draw_prompts(count: int, generator: torch.Generator) -> Int[Tensor, "rows prompt"]:
     """Prompts of different tokens, in random order."""
-    keys = torch.rand(count, VOCABULARY - 1, generator=generator)
-    return 1 + keys.argsort(-1)[:, :PROMPT]
+    return 1 + torch.rand(count, VOCABULARY - 1, generator=generator).argsort(-1)[:, :PROMPT]
 
 
 def token_scores(tokens: Int[Tensor, "*rows length"]) -> Float[Tensor, "*rows steps"]:
-    """The score of every response token: 1 where it follows its predecessor as the prompt has it."""
-    prompt = tokens[..., :PROMPT]
+    """The score of every response token; 0 for ends and what is behind them."""
     before, here = tokens[..., PROMPT - 1 : -1], tokens[..., PROMPT:]
-    following = prompt.roll(-1, -1)
-    return ((before[..., None] == prompt[..., None, :]) & (here[..., None] == following[..., None, :])).any(-1).float()
+    ways = tokens[..., : len(WORTH)]
+    following = shuffles()[ways[..., None, :], before[..., None]]
+    return (((following == here[..., None]) & (here != 0)[..., None]) * torch.tensor(WORTH)).sum(-1)
 
 
 def gold_reward(tokens: Int[Tensor, "*rows length"]) -> Float[Tensor, "*rows"]:
-    """What a whole answer is worth, in (0, 1): the logistic of its score."""
-    return torch.sigmoid((token_scores(tokens).sum(-1) - CENTRE) / SPREAD)
+    """What a whole answer is worth, in (-1, 1): the squashed sum of its scores."""
+    return torch.tanh(token_scores(tokens).sum(-1) / SQUASH)
 
 
 def demonstrations(
-    prompts: Int[Tensor, "rows prompt"], generator: torch.Generator, *, best: float = 0.6
+    prompts: Int[Tensor, "rows prompt"], generator: torch.Generator, *, known: float = 0.8
 ) -> Int[Tensor, "rows length"]:
-    """Answers of random quality: a token goes on as the prompt has it with a probability drawn for each answer.
+    """Answers of random quality: each goes on as x1, x2, x3 do with probabilities of its own, drawn at random.
 
-    That probability is uniform in [0, best]; other tokens are any token but 0, and what has no successor is followed by a
-    token of the prompt as often as it would have gone on.
+    `known` is the sum of the three; the rest of the tokens are any token but 0.
     """
-    rows = len(prompts)
-    quality = best * torch.rand(rows, generator=generator)
+    rows, ways = len(prompts), len(WORTH)
+    table = shuffles()
+    share = torch.rand(rows, ways, generator=generator)
+    share = torch.cat([known * share / share.sum(1, keepdim=True), torch.full((rows, 1), 1 - known)], 1)
     tokens = torch.cat([prompts, torch.zeros(rows, STEPS, dtype=torch.long)], 1)
-    for step in range(PROMPT, PROMPT + STEPS):
-        before = tokens[:, step - 1, None]
-        place = (before == prompts).int().argmax(1)
-        known = (before == prompts).any(1)
-        following = prompts.gather(1, ((place + 1) % PROMPT)[:, None])[:, 0]
-        of_prompt = prompts.gather(1, torch.randint(PROMPT, (rows, 1), generator=generator))[:, 0]
-        other = torch.randint(1, VOCABULARY, (rows,), generator=generator)
-        goes_on = torch.rand(rows, generator=generator) < quality
-        tokens[:, step] = torch.where(goes_on, torch.where(known, following, of_prompt), other)
+    for place in range(PROMPT, PROMPT + STEPS):
+        following = table[prompts[:, :ways], tokens[:, place - 1, None]]
+        other = torch.randint(1, VOCABULARY, (rows, 1), generator=generator)
+        which = torch.multinomial(share, 1, generator=generator)
+        tokens[:, place] = torch.cat([following, other], 1).gather(1, which)[:, 0]
     return tokens
 
 
@@ -65,12 +71,11 @@ def preferred(
     second: Int[Tensor, "*rows length"],
     generator: torch.Generator,
     *,
-    slope: float = 8.0,
+    slope: float = 4.0,
     noise: float = 0.0,
 ) -> tuple[Int[Tensor, "*rows length"], Int[Tensor, "*rows length"]]:
     """(chosen, rejected): Bradley-Terry on slope times the gold reward, a share `noise` of the labels turned around."""
     margin = slope * (gold_reward(first) - gold_reward(second))
     uniform = torch.rand(2, *margin.shape, generator=generator)
-    first_wins = (uniform[0] < torch.sigmoid(margin)) ^ (uniform[1] < noise)
-    pick = first_wins[..., None]
-    return torch.where(pick, first, second), torch.where(pick, second, first)
+    first_wins = ((uniform[0] < torch.sigmoid(margin)) ^ (uniform[1] < noise))[..., None]
+    return torch.where(first_wins, first, second), torch.where(first_wins, second, first)

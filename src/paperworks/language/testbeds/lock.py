@@ -122,7 +122,9 @@ def learned_reward(lock: Lock, logged: Logged, seeds: Sequence[int], pairs: int)
         members = torch.randint(logged.alive.shape[1], (2, pairs), generator=generator)
         opened = logged.opened[index][members]
         telling = int((opened[0] != opened[1]).sum())
-        label = torch.rand(telling, generator=generator, dtype=torch.float64) < torch.sigmoid(torch.tensor(1.0).double())
+        label = torch.rand(telling, generator=generator, dtype=torch.float64) < torch.sigmoid(
+            torch.tensor(1.0).double()
+        )
         wins = float(label.sum())
         found.append(math.log((wins + 0.5) / (telling - wins + 0.5)))
     return torch.tensor(found, dtype=torch.float64)

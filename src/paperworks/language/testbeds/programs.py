@@ -36,12 +36,18 @@ KINDS = (
     _Kind("without_{a}", "the list of the numbers that are not {a}", "[n for n in numbers if n != {a}]"),
     _Kind("in_steps_of_{a}", "the list of the numbers at places 0, {a}, 2 * {a} and so on", "numbers[::{a}]"),
     _Kind("last_{a}_reversed", "the last {a} numbers, from the back", "numbers[::-1][:{a}]"),
-    _Kind("differences", "the list of each number minus the one before it", "[b - a for a, b in zip(numbers, numbers[1:])]"),
+    _Kind(
+        "differences",
+        "the list of each number minus the one before it",
+        "[b - a for a, b in zip(numbers, numbers[1:])]",
+    ),
     _Kind("different", "how many different numbers there are", "len(set(numbers))"),
     _Kind("in_order", "whether no number is less than the one before it", "numbers == sorted(numbers)"),
     _Kind("smallest_{a}", "the {a} smallest numbers in rising order", "sorted(numbers)[:{a}]"),
     _Kind(
-        "sum_between_{a}_and_{c}", "the sum of the numbers from {a} to {c}", "sum(n for n in numbers if {a} <= n <= {c})"
+        "sum_between_{a}_and_{c}",
+        "the sum of the numbers from {a} to {c}",
+        "sum(n for n in numbers if {a} <= n <= {c})",
     ),
 )
 

@@ -72,7 +72,8 @@ def make_bandit(seeds: Sequence[int], mass: float, *, beta: float = 0.03) -> Rar
         reference = (1 - mass) * others / others.sum(-1, keepdim=True)
         reference[:, 0] = mass
         worlds.append((reward, reference.log()))
-    return RareActionBandit(*(torch.stack(parts) for parts in zip(*worlds, strict=True)), beta)
+    rewards, references = zip(*worlds, strict=True)
+    return RareActionBandit(torch.stack(rewards), torch.stack(references), beta)
 
 
 @dataclass(frozen=True)
