@@ -17,7 +17,7 @@ from paperworks.language.data import Dataset
 from paperworks.language.data.schemas import Preference, PromptRow
 from paperworks.language.objectives.objective import Objective
 from paperworks.language.online.judges import Judge, RewardJudge, load_judge
-from paperworks.language.online.loop import OnlineResult, check_options, train_online
+from paperworks.language.online.loop import OnlineResult, OnSamples, check_options, train_online
 from paperworks.language.online.methods import online_method
 from paperworks.language.online.model_card import write_card
 from paperworks.language.online.options import OnlineOptions
@@ -152,7 +152,8 @@ def online_job(
                 policy, method, job.objective, rows, job.online, job.training,
                 reward=reward, judge=judge, gold=gold, evaluator=evaluator, folder=run.folder, resume=resume,
                 server=None if job.vllm_url is None else VllmServer(job.vllm_url, run.folder / "adapters"),
-                on_iteration=_Shown(job, run, shown), on_note=shown.say,
+                on_iteration=_Shown(job, run, shown),
+                on_samples=_some_answers(job, shown), on_note=shown.say,
             )  # fmt: skip
             policy.save(run.folder / "model")
             write_card(run.folder / "model", job, result, rows.fingerprint)
@@ -183,6 +184,21 @@ class _Shown:
         if iteration == total:
             self._bar.finish()
         self._run.log(step=iteration, **values)
+
+
+def _some_answers(job: OnlineJob, shown: Progress) -> OnSamples:
+    """Shows two answers with their rewards, five times in a run."""
+    every = max(1, job.online.iterations // 5)
+
+    def show(iteration: int, lines: Sequence[Mapping[str, Any]]) -> None:
+        if iteration % every and iteration != 1:
+            return
+        for line in lines[:2]:
+            prompt, answer = (" ".join(str(line[part]).split()) for part in ("prompt", "answer"))
+            reward = f", reward {line['reward']:.3g}" if "reward" in line else ""
+            shown.say(f"iteration {iteration}{reward}: …{prompt[-40:]} → {answer[:100]}{'…' * (len(answer) > 100)}")
+
+    return show
 
 
 def _policy(job: OnlineJob) -> Policy:

@@ -53,6 +53,7 @@ from paperworks.language.vllm_server import VllmServer
 SAMPLES = "samples.jsonl"
 
 OnIteration = Callable[[int, int, Mapping[str, float]], None]  # iteration (1-based), of how many, its numbers
+OnSamples = Callable[[int, Sequence[Mapping[str, Any]]], None]  # iteration (1-based), a few of its answers
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def train_online(
     folder: str | Path | None = None,
     resume: bool = False,
     on_iteration: OnIteration | None = None,
+    on_samples: OnSamples | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> OnlineResult:
     """Train `policy` in place on its own answers to `prompts` (rows with a `prompt`).
@@ -102,7 +104,8 @@ def train_online(
     """
     return _Loop(
         policy, method, objective, prompts, online, options, reward, judge, gold, reference, others or {},
-        evaluator, server, None if folder is None else Path(folder), resume, on_iteration, on_note,
+        evaluator, server, None if folder is None else Path(folder), resume, on_iteration,
+        on_samples, on_note,
     ).run()  # fmt: skip
 
 
@@ -125,6 +128,7 @@ class _Loop:
         folder: Path | None,
         resume: bool,
         on_iteration: OnIteration | None,
+        on_samples: OnSamples | None,
         on_note: Callable[[str], None] | None,
     ) -> None:
         check_options(method, online, has_reward=reward is not None, has_judge=judge is not None)
@@ -138,7 +142,7 @@ class _Loop:
         self.reward, self.gold, self.evaluator = reward, gold, evaluator
         self.judge: Judge = judge if judge is not None else RewardJudge(cast(Reward, reward))
         self.folder, self.resume = folder, resume
-        self.on_iteration, self.on_note = on_iteration, on_note
+        self.on_iteration, self.on_samples, self.on_note = on_iteration, on_samples, on_note
         self.notes: list[str] = []
         for line in (*objective.option_notes(), *_notes(method, online)):
             self._note(line)
@@ -298,7 +302,7 @@ class _Loop:
 
     def _show(self, rollouts: Rollouts, iteration: int) -> None:
         """A table that a person can read: prompt, answer, reward, KL."""
-        if self.folder is None or not self.online.samples_shown:
+        if not self.online.samples_shown:
             return
         kl = None if rollouts.reference is None else rollouts.summed(rollouts.log_ratio).tolist()
         lines = []
@@ -313,9 +317,12 @@ class _Loop:
                 line["reward"] = round(float(rollouts.rewards[index]), 6)
             if kl is not None:
                 line["kl"] = round(kl[index], 6)
-            lines.append(json.dumps(line, ensure_ascii=False))
-        with (self.folder / SAMPLES).open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
+            lines.append(line)
+        if self.folder is not None:
+            with (self.folder / SAMPLES).open("a", encoding="utf-8") as file:
+                file.write("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
+        if self.on_samples is not None:
+            self.on_samples(iteration + 1, lines)
 
     # ------------------------------------------------------------------------------------------------------------ run
 

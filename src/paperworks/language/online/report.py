@@ -76,7 +76,8 @@ def write_report(folder: str | Path) -> Path:
     _result(page, results, info, config)
     _frontier(page, folder, steps)
     page.section("Curves", "By iteration.")
-    lines = [{name: value for name, value in line.items() if name not in _APART} for line in steps]
+    fixed = ("kl_weight",) if len({line.get("kl_weight") for line in steps}) == 1 else ()
+    lines = [{name: value for name, value in line.items() if name not in (*_APART, *fixed)} for line in steps]
     for group in (*_CURVES, *train_curves.others(lines, [], besides=_CURVES)):
         svg = train_curves.figure(group, lines, [])
         if svg is not None:
