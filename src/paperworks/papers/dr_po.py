@@ -105,7 +105,8 @@ def _learned(
         updates=UPDATES[budget],
         first=cloned if arm.options.get("clone") else None,
         until=SOLVED,
-        **point,
+        step_size=point["step_size"],
+        kl_weight=point["kl_weight"],
     )
     reached = learned.values.amax(0) > SOLVED
     return learned.values.amax(0).clamp(max=1), torch.where(reached, learned.episodes_until(SOLVED), most)

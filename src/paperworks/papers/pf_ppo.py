@@ -30,7 +30,7 @@ from paperworks.language.testbeds import filtered_ppo
 from paperworks.language.testbeds.filtered_ppo import Course, Recipe, RewardKind, World, WorldSize
 
 SIZES: Mapping[Budget, WorldSize] = {
-    "smoke": WorldSize(64, 16, 16, imitation_steps=4, reward_prompts=48, reward_steps=3, width=16),
+    "smoke": WorldSize(24, 16, 16, imitation_steps=50, reward_prompts=24, reward_steps=3, width=16),
     "small": WorldSize(),
     "full": WorldSize(),
 }

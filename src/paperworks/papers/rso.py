@@ -131,8 +131,8 @@ PART_A = Part(
     name="A",
     title="Fifty items, known laws",
     text="A policy over 50 items with standard normal logits and rewards; 8 of N candidates (or 1) accepted a prompt, beta "
-    "0.5, 24,000 accepted a seed, all samplers on the same candidates. Total variation is that of all accepted items together to "
-    "pi_r, proportional to pi exp(r / beta).",
+    "0.5, 24,000 accepted a seed, all samplers on the same candidates. Total variation is that of all accepted items together "
+    "to pi_r, proportional to pi exp(r / beta).",
     arms=ARMS_A,
     settings=(*SETTINGS, *ONE),
     seeds={"smoke": 2, "small": 10, "full": 50},

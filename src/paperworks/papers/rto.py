@@ -88,8 +88,8 @@ def queries_figure(results: Results) -> list[tuple[str, str]]:
 PART_A = Part(
     name="A",
     title="A tree of answers with one best",
-    text="Answers of H tokens out of 3, one of them best. A wrong token costs 1, which shows xi tokens later or at the end. The "
-    "token learner asks for rewards of prefixes, best first, without knowing xi; the answer learner for rewards of whole "
+    text="Answers of H tokens out of 3, one of them best. A wrong token costs 1, which shows xi tokens later or at the end. "
+    "The token learner asks for rewards of prefixes, best first, without knowing xi; the answer learner for rewards of whole "
     "answers. Both stop at the best answer, whose reward they know to be the largest possible.",
     arms=ARMS_A,
     settings=SETTINGS,
@@ -136,9 +136,9 @@ EXPERIMENT = Experiment(
             ("Arena-Hard style-controlled / win rate, %", arena, "main results"),
         )
     ),
-    differences="The paper aligns an 8B model; part A is its statement on sample complexity, in a tree whose token rewards are "
-    "known and whose answers are searched, not sampled by a policy.",
-    notes="xi, the number of tokens for which a wrong way looks right, is what the token rewards are worth: with xi as large as "
-    "the answer is long they are an answer reward. The bound A^min(xi+1, H) is for one stretch of the way; a search pays about "
+    differences="The paper aligns an 8B model; part A is its statement on sample complexity, in a tree whose token rewards "
+    "are known and whose answers are searched, not sampled by a policy.",
+    notes="xi, the number of tokens for which a wrong way looks right, is what the token rewards are worth: with xi as large "
+    "as the answer is long they are an answer reward. The bound A^min(xi+1, H) is for one stretch of the way; a search pays about "
     "that for each of the H tokens, so that it grows with H, but not exponentially.",
 )

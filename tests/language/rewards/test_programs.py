@@ -7,6 +7,7 @@ import pytest
 from paperworks.core.errors import DataError, OptionError
 from paperworks.core.sandbox import Limits, Sandbox
 from paperworks.language.data import PromptRow, Where
+from paperworks.language.data.schemas import Message
 from paperworks.language.rewards import load_reward
 from paperworks.language.rewards.programs import UnitTests, extract_code, program_tests, split_checks
 from paperworks.language.rewards.verifier import RowReward
@@ -69,6 +70,12 @@ def test_humaneval_answers_of_every_form(sandbox: Sandbox, form: str) -> None:
     assert RowReward(UnitTests(sandbox), [HUMANEVAL])([PROMPT], [response]) == [all_passed]
     by_share = RowReward(UnitTests(sandbox, credit="share"), [HUMANEVAL])
     assert by_share([PROMPT], [response]) == [pytest.approx(share)]
+
+
+def test_a_problem_may_be_a_users_message(sandbox: Sandbox) -> None:
+    asked = (Message(role="user", content=PROMPT),)
+    reward = RowReward(UnitTests(sandbox), [PromptRow(asked, HUMANEVAL.fields)])
+    assert reward([asked] * 2, [BODY, f"```python\ndef area(r):\n{BODY}```"]) == [1, 1]
 
 
 def test_mbpp_answers_run_with_setup_and_list_of_tests(sandbox: Sandbox) -> None:

@@ -88,7 +88,7 @@ def test_refusals() -> None:
         rejection_sample([[0.0, 1.0], [np.nan, 1.0]], RejectionOptions(n_samples=1))
     with pytest.raises(DataError, match=r"expected rewards \[prompts, candidates\]"):
         rejection_sample([1.0, 2.0])
-    with pytest.raises(OptionError, match="beta=-1.* is out of range: it must be ≥ 0"):
+    with pytest.raises(OptionError, match=r"beta=-1.* is out of range: it must be ≥ 0"):
         RejectionOptions(beta=-1.0)
     with pytest.raises(OptionError, match="sampler=best: expected paper or exact"):
         RejectionOptions(sampler="best")  # type: ignore[arg-type]

@@ -58,7 +58,7 @@ def test_which_tokens_the_policy_wrote() -> None:
 
 
 def test_options() -> None:
-    with pytest.raises(OptionError, match="share=1.5 is out of range"):
+    with pytest.raises(OptionError, match=r"share=1\.5 is out of range"):
         ResetOptions(share=1.5)
     with pytest.raises(OptionError, match="source=rejected: expected chosen"):
         ResetOptions(source="rejected")  # type: ignore[arg-type]

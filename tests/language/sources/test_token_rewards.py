@@ -81,5 +81,5 @@ def test_refusals() -> None:
         TokenRewardOptions(delimiters=(3,))
     with pytest.raises(OptionError, match="takes the tokens' ids"):
         token_terms(zero, zero, response, TokenRewardOptions(granularity="delimiter", delimiters=(3,)))
-    with pytest.raises(OptionError, match="token_clip=0.0 is out of range: it must be > 0"):
+    with pytest.raises(OptionError, match=r"token_clip=0\.0 is out of range: it must be > 0"):
         TokenRewardOptions(token_clip=0.0)

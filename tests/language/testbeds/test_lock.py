@@ -64,7 +64,7 @@ def test_a_lock_that_never_opens_counts_with_all_episodes() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(OptionError, match="right_probability=1.0"):
+    with pytest.raises(OptionError, match=r"right_probability=1\.0"):
         lock.make_lock(SEEDS, 3, right_probability=1.0)
     world = lock.make_lock(SEEDS, 2)
     with pytest.raises(OptionError, match="starts=end: expected prompt, data or sft"):

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from paperworks.core.sandbox import Outcome, Program, Sandbox, counted
-from paperworks.language.data.conversation import plain_text
 from paperworks.language.data.problems import BadRow, shown
 from paperworks.language.data.schemas import PromptRow
-from paperworks.language.rewards.verifier import field_of
+from paperworks.language.rewards.verifier import field_of, last_message
 
 Credit = Literal["all", "share"]
 
@@ -101,7 +100,7 @@ def program_tests(row: PromptRow, name: str = "test", *, splits: bool = False, r
     tests, entry_point = field_of(row, name, reward), row.fields.get("entry_point")
     if isinstance(tests, str) and isinstance(entry_point, str) and entry_point:
         checks = split_checks(tests, entry_point) if splits else (f"{tests}\ncheck({entry_point})",)
-        return ProgramTests(checks, "", plain_text(row.prompt), entry_point)
+        return ProgramTests(checks, "", last_message(row.prompt), entry_point)
     checks = (tests,) if isinstance(tests, str) else tuple(tests) if isinstance(tests, list) else ()
     if not checks or not all(isinstance(check, str) for check in checks):
         raise BadRow("wrong type", f"expected Python, or a list of pieces of Python; found {shown(tests)}", name)

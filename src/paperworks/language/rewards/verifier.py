@@ -51,7 +51,7 @@ class RowReward:
                 expected = verifier.expected(row)
             except BadRow as problem:
                 raise DataError(problem.what, **_place(row), field=problem.field) from None
-            text, last = plain_text(row.prompt), _last_message(row.prompt)
+            text, last = plain_text(row.prompt), last_message(row.prompt)
             if self._expected.setdefault(text, expected) != expected:
                 raise DataError(
                     f"the prompt stands at {places[text].where} too, where {self.name} expects something else: "
@@ -81,7 +81,7 @@ class RowReward:
     def _find(self, prompt: Text, number: int) -> Any:
         for found, key in (
             (self._expected, plain_text(prompt)),
-            (self._by_last_message, _last_message(prompt)),
+            (self._by_last_message, last_message(prompt)),
         ):
             if key in found:
                 return found[key]
@@ -260,7 +260,8 @@ def _place(row: PromptRow) -> dict[str, Any]:
     return {"file": row.where.file or None, "line": row.where.line or None}
 
 
-def _last_message(prompt: Text) -> str:
+def last_message(prompt: Text) -> str:
+    """What a prompt asks, without what a chat puts around it: the text, or the user's last message."""
     if isinstance(prompt, str):
         return prompt
     return next((turn["content"] for turn in reversed(prompt) if turn["role"] == "user"), plain_text(prompt))

@@ -2,7 +2,7 @@
 
 Candidates drawn from pi become samples of pi_r, proportional to pi(y|x) exp(r(x, y) / beta). They are chosen by index, all
 prompts at once: rewards [prompts, candidates] in, indices [prompts, samples] out. `available` marks the candidates that may
-be taken, where texts are doubled or prompts have fewer candidates than others. The draws of a prompt depend on the seed and
+be taken: `first_of_each` makes a text that was drawn several times one candidate, which is what language models want. The draws of a prompt depend on the seed and
 its place alone.
 """
 
@@ -36,7 +36,6 @@ class RejectionOptions:
     sampler: Sampler = option("paper", "sweeps in random order (the paper's Algorithm 1), or exact draws one by one")
     n_samples: int = option(8, "candidates accepted a prompt", low=1)
     beta: float = option(0.5, "nats of reward per nat: 0 takes the best, a large value any", low=0)
-    dedup: bool = option(True, "a text that was drawn several times is one candidate")
     shuffle: bool = option(True, "sweep in random order; the printed algorithm's list order favours what stands first")
 
     def __post_init__(self) -> None:
@@ -134,7 +133,7 @@ def rejection_sample(
     if len(short := np.flatnonzero(marks.sum(1) < options.n_samples)):
         raise DataError(
             f"rejection sampling: prompt {short[0] + 1} has {marks[short[0]].sum()} different candidates, n_samples="
-            f"{options.n_samples}; draw more, ask for fewer, or count doubled texts with dedup=false ({len(short)} such prompts)"
+            f"{options.n_samples}; draw more, ask for fewer, or make all draws available ({len(short)} such prompts)"
         )
     chances = _chances(values, marks, options.beta)
     counts = marks.sum(1)
