@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from paperworks.language.data import Dataset, Forget, Preference, Retain, Scored
 from paperworks.language.degrees.options import DegreeOptions
 from paperworks.language.items import MISMATCHED, Items, tokenise
-from paperworks.language.logprobs import Method, Tree, VocabularyHead
+from paperworks.language.logprobs import Method, Tree
 from paperworks.language.objectives import make
 from paperworks.language.objectives.degrees import with_degrees
 from paperworks.language.objectives.objective import Objective, ResponseLogps, StepInputs
@@ -29,6 +29,7 @@ from paperworks.language.tiny import TinySpec, fresh_policy
 from paperworks.language.train_options import TrainOptions
 from paperworks.language.training import train
 from paperworks.language.unlearning.data import assemble
+from paperworks.language.vocabulary import VocabularyHead
 
 REVIEWS = [(row.prompt, row.response) for row in generate_reviews(16, 5)]
 

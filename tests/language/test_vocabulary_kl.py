@@ -13,9 +13,10 @@ from torch.nn import functional
 from paperworks.core.errors import ModelError
 from paperworks.language.data import Dataset, Demonstration
 from paperworks.language.items import Item, tokenise
-from paperworks.language.logprobs import TokenLogps, Tree, VocabularyHead, token_logps, vocabulary_kl
+from paperworks.language.logprobs import TokenLogps, Tree, token_logps
 from paperworks.language.policy import LoraOptions, Policy
 from paperworks.language.reference_scores import hidden_states
+from paperworks.language.vocabulary import VocabularyHead, vocabulary_kl
 
 TOKENS, WIDTH, VOCABULARY = 7, 5, 11
 

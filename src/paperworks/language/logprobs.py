@@ -25,6 +25,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from paperworks.language.vocabulary import VocabularyHead, selected_logprob, unwrapped
+
 Method = Literal["packed", "padded"]
 ATTENTION = "paperworks"  # the name our attention is registered under with transformers
 
@@ -224,204 +226,6 @@ ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attention)
 ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
 
 
-class _SelectedLogprob(torch.autograd.Function):
-    """log softmax(hidden @ weight.T + bias)[target] without keeping any [tokens, vocabulary] tensor.
-
-    With a frozen vocabulary matrix the gradient of each token with respect to its hidden state is formed in the forward
-    pass (one product fewer); with a trainable one the logits are recomputed chunk by chunk in the backward pass. Products
-    are in `dtype`, everything that is summed over tokens or the vocabulary in float32 or the weights' own dtype.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        chunk: int,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        weight_trains = ctx.needs_input_grad[1] or (bias is not None and ctx.needs_input_grad[2])
-        keep_unit = ctx.needs_input_grad[0] and not weight_trains
-        selected = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        normaliser = torch.empty_like(selected)
-        unit = torch.empty_like(hidden) if keep_unit else None
-        matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
-        for start in range(0, len(targets), chunk):
-            part = slice(start, start + chunk)
-            logits = functional.linear(hidden[part].to(dtype), matrix, offset).float()
-            normaliser[part] = logits.logsumexp(-1)
-            selected[part] = logits.gather(1, targets[part, None]).squeeze(1) - normaliser[part]
-            if unit is not None:
-                probability = logits.sub_(normaliser[part, None]).exp_()
-                unit[part] = functional.embedding(targets[part], weight) - probability.to(dtype) @ matrix
-        ctx.chunk, ctx.dtype, ctx.keeps_unit = chunk, dtype, unit is not None
-        if unit is not None:
-            ctx.save_for_backward(unit)
-        else:
-            ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
-        return selected
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grad_outputs
-        if ctx.keeps_unit:
-            (unit,) = ctx.saved_tensors
-            return unit * grad[:, None].to(unit.dtype), None, None, None, None, None
-        hidden, weight, bias, targets, normaliser = ctx.saved_tensors
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight) if wants_weight else None
-        grad_bias = torch.zeros_like(bias) if wants_bias and bias is not None else None
-        matrix, offset = weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype)
-        for start in range(0, len(targets), ctx.chunk):
-            part = slice(start, start + ctx.chunk)
-            inputs = hidden[part].to(ctx.dtype)
-            logits = functional.linear(inputs, matrix, offset).float()
-            # d logp_t / d logits = onehot(target) - softmax
-            grad_logits = logits.sub_(normaliser[part, None]).exp_().mul_(-grad[part, None])
-            grad_logits.scatter_add_(1, targets[part, None], grad[part, None].float())
-            if grad_bias is not None:
-                grad_bias += grad_logits.sum(0)
-            grad_logits = grad_logits.to(ctx.dtype)
-            if grad_hidden is not None:
-                grad_hidden[part] = grad_logits @ matrix
-            if grad_weight is not None and grad_weight.dtype == ctx.dtype:
-                grad_weight.addmm_(grad_logits.T, inputs)
-            elif grad_weight is not None:
-                grad_weight += grad_logits.T @ inputs
-        return grad_hidden, grad_weight, grad_bias, None, None, None
-
-
-def selected_logprob(
-    hidden: Float[Tensor, "tokens width"],
-    weight: Float[Tensor, "vocabulary width"],
-    targets: Int[Tensor, " tokens"],
-    bias: Float[Tensor, " vocabulary"] | None = None,
-    *,
-    chunk_bytes: int = 1 << 25,
-) -> Float[Tensor, " tokens"]:
-    """log softmax(hidden @ weight.T + bias) at `targets`, float32, with at most `chunk_bytes` of logits alive.
-
-    Under autocast the products are in its dtype, forward and backward alike.
-    """
-    chunk = max(1, chunk_bytes // (4 * weight.shape[0]))
-    device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    with torch.autocast(device, enabled=False):
-        return cast(Tensor, _SelectedLogprob.apply(hidden, weight, bias, targets, chunk, dtype))
-
-
-class _VocabularyKL(torch.autograd.Function):
-    """KL(p || q) a token, p = softmax(fixed_hidden @ fixed.T + bias), q = softmax(hidden @ weight.T + bias).
-
-    Only q carries a gradient, q - p with respect to its logits. As in `_SelectedLogprob` no [tokens, vocabulary] tensor
-    is kept: with a frozen matrix each token's gradient is formed on the way forward, else logits are computed again.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        fixed_hidden: Tensor,
-        fixed_weight: Tensor,
-        fixed_bias: Tensor | None,
-        chunk: int,
-    ) -> Tensor:
-        weight_trains = ctx.needs_input_grad[1] or (bias is not None and ctx.needs_input_grad[2])
-        unit = torch.empty_like(hidden) if ctx.needs_input_grad[0] and not weight_trains else None
-        out = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        for start in range(0, len(hidden), chunk):
-            part = slice(start, start + chunk)
-            log_p = functional.linear(fixed_hidden[part], fixed_weight, fixed_bias).float().log_softmax(-1)
-            log_q = functional.linear(hidden[part], weight, bias).float().log_softmax(-1)
-            p = log_p.exp()
-            out[part] = (p * (log_p - log_q)).sum(-1)
-            if unit is not None:
-                unit[part] = (log_q.exp() - p).to(weight.dtype) @ weight
-        ctx.chunk, ctx.keeps_unit = chunk, unit is not None
-        if unit is not None:
-            ctx.save_for_backward(unit)
-        else:
-            ctx.save_for_backward(hidden, weight, bias, fixed_hidden, fixed_weight, fixed_bias)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grad_outputs
-        if ctx.keeps_unit:
-            (unit,) = ctx.saved_tensors
-            return unit * grad[:, None].to(unit.dtype), None, None, None, None, None, None
-        hidden, weight, bias, fixed_hidden, fixed_weight, fixed_bias = ctx.saved_tensors
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight) if wants_weight else None
-        grad_bias = torch.zeros_like(bias) if wants_bias and bias is not None else None
-        for start in range(0, len(hidden), ctx.chunk):
-            part = slice(start, start + ctx.chunk)
-            p = functional.linear(fixed_hidden[part], fixed_weight, fixed_bias).float().softmax(-1)
-            q = functional.linear(hidden[part], weight, bias).float().softmax(-1)
-            difference = q.sub_(p).mul_(grad[part, None])
-            if grad_bias is not None:
-                grad_bias += difference.sum(0)
-            difference = difference.to(weight.dtype)
-            if grad_hidden is not None:
-                grad_hidden[part] = difference @ weight
-            if grad_weight is not None:
-                grad_weight.addmm_(difference.T, hidden[part])
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
-
-
-@dataclass(frozen=True)
-class VocabularyHead:
-    """The matrix (and bias) that turns last hidden states into logits."""
-
-    weight: Float[Tensor, "vocabulary width"]
-    bias: Float[Tensor, " vocabulary"] | None = None
-
-    @classmethod
-    def of(cls, model: nn.Module) -> VocabularyHead:
-        """That of a model, as it is now and will be: no copy."""
-        head = cast(nn.Linear, cast(PreTrainedModel, _unwrapped(model)).get_output_embeddings())
-        return cls(head.weight, head.bias)
-
-    def frozen(self) -> VocabularyHead:
-        """As it is now: a copy where the matrix trains."""
-        if not self.weight.requires_grad:
-            return self
-        return VocabularyHead(self.weight.detach().clone(), None if self.bias is None else self.bias.detach().clone())
-
-
-def vocabulary_kl(
-    hidden: Float[Tensor, "tokens width"],
-    head: VocabularyHead,
-    reference_hidden: Float[Tensor, "tokens width"],
-    reference_head: VocabularyHead,
-    *,
-    chunk_bytes: int = 1 << 25,
-) -> Float[Tensor, " tokens"]:
-    """KL(pi_ref || pi_theta) over the whole vocabulary at each token's position, float32, from last hidden states.
-
-    The reference's hidden states do not change while training, so they are computed once: a step needs no forward pass
-    of the reference, and no tensor of [tokens, vocabulary] beyond `chunk_bytes` is alive.
-    """
-    chunk = max(1, chunk_bytes // (8 * head.weight.shape[0]))
-    with torch.autocast(hidden.device.type, enabled=False):
-        value = _VocabularyKL.apply(
-            hidden.to(head.weight.dtype),
-            head.weight,
-            head.bias,
-            reference_hidden.to(head.weight.dtype),
-            reference_head.weight,
-            reference_head.bias,
-            chunk,
-        )
-    return cast(Tensor, value)
-
-
 # ---------------------------------------------------------------------------------------------------------------- padded
 
 
@@ -465,7 +269,7 @@ def _padded_encoder_decoder(
     model: nn.Module, trees: Sequence[Tree], device: torch.device, keep_hidden: bool
 ) -> TokenLogps:
     """Prompts are encoded once each and shared by their responses; the decoder sees only responses."""
-    base = cast(PreTrainedModel, _unwrapped(model))
+    base = cast(PreTrainedModel, unwrapped(model))
     longest = max(len(tree.prompt) for tree in trees)
     prompts = torch.zeros(len(trees), longest, dtype=torch.long, device=device)
     prompt_mask = torch.zeros_like(prompts)
@@ -516,17 +320,12 @@ def _token_logps(values: list[Tensor], hidden: Tensor | None) -> TokenLogps:
 # ----------------------------------------------------------------------------------------------------------------- front
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The transformers model inside a PEFT wrapper (whose adapters sit in its layers), or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-
-
 def padding_worth_a_call(model: nn.Module, device: torch.device) -> int:
     """How many padding positions cost less than one more attention call a layer, by rough counts of both."""
     if device.type != "cpu":
         return 1 << 20
     parameters = sum(p.numel() for p in model.parameters())
-    layers = getattr(cast(Any, _unwrapped(model)).config, "num_hidden_layers", 12)
+    layers = getattr(cast(Any, unwrapped(model)).config, "num_hidden_layers", 12)
     return int(layers * 1.5e-4 / (6 * parameters / 1e11))
 
 
@@ -543,7 +342,7 @@ def token_logps(
     Differentiable; `torch.no_grad()` is the caller's. Values are float32 whatever the model's dtype. With `keep_hidden`
     also the hidden states that the tokens are predicted from, before the vocabulary matrix.
     """
-    base = cast(PreTrainedModel, _unwrapped(model))
+    base = cast(PreTrainedModel, unwrapped(model))
     device = next(base.parameters()).device
     if base.config.is_encoder_decoder:
         return _padded_encoder_decoder(model, trees, device, keep_hidden)
@@ -578,7 +377,7 @@ def packed_hidden(
 @torch.no_grad()
 def packed_agrees(model: nn.Module, *, tolerance: float = 2e-3) -> tuple[bool, str]:
     """Whether the packed path gives the padded path's numbers on this architecture, and if not, why."""
-    base = cast(PreTrainedModel, _unwrapped(model))
+    base = cast(PreTrainedModel, unwrapped(model))
     if base.config.is_encoder_decoder:
         return False, "an encoder-decoder model"
     if base.config._attn_implementation != ATTENTION:

@@ -98,11 +98,12 @@ class Attempt:
 
 @dataclass(frozen=True)
 class ProgramEvaluation:
-    """What was found: the figures of the table, programs by how they ended, notes, and every attempt."""
+    """What was found: the figures of the table, programs by how they ended, where they ran, notes, every attempt."""
 
     job: ProgramJob
     figures: tuple[Figure, ...]
     endings: Mapping[str, int]
+    ran_in: str
     notes: tuple[str, ...]
     attempts: tuple[Attempt, ...]
     data: Mapping[str, Any]
@@ -122,6 +123,7 @@ class ProgramEvaluation:
             "figures": [figure.as_dict() for figure in self.figures],
             "endings": dict(self.endings),
             "passed": {task: sum(_passed(each) for each in tries) for task, tries in self.by_task.items()},
+            "ran_in": self.ran_in,
             "notes": list(self.notes),
             "data": dict(self.data),
         }
@@ -187,10 +189,11 @@ def _evaluate(job: ProgramJob, policy: Policy | None, shown: Progress) -> Progra
         for name, tries in zip(names, drawn, strict=True)
         for text, tokens, is_cut in tries
     )
-    notes = (f"programs ran in: {sandbox.description}", *_notes(job, attempts))
+    notes = (*_notes(job, attempts), *([] if sandbox.is_contained else [sandbox.description]))
     data = {**dataset.report.as_dict(), "fingerprint": dataset.fingerprint}
     endings = counted(each.outcome for each in attempts)
-    return ProgramEvaluation(job, _figures(job.options, names, attempts), endings, notes, attempts, data)
+    figures = _figures(job.options, names, attempts)
+    return ProgramEvaluation(job, figures, endings, sandbox.description, notes, attempts, data)
 
 
 def _draw(

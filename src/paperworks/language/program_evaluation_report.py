@@ -18,7 +18,7 @@ def write_report(folder: str | Path, found: ProgramEvaluation) -> Path:
     folder = Path(folder)
     (folder / "figures").mkdir(exist_ok=True)
     job, options = found.job, found.job.options
-    page = Page("Programs", f"{'the own solutions' if options.canonical else job.model} on {job.data.path}")
+    page = Page("Programs", f"{'the data's own solutions' if options.canonical else job.model} on {job.data.path}")
     page.callout("Answer", answer(found))
     for note in found.notes:
         page.note(note)
@@ -50,10 +50,11 @@ def write_report(folder: str | Path, found: ProgramEvaluation) -> Path:
         right=[f"passed of {draws}", "problems"],
     )
     page.section("What was measured")
-    facts: dict[str, object] = {"model": "own solutions" if options.canonical else job.model, "data": job.data.path}
+    facts: dict[str, object] = {"model": "the data's own solutions" if options.canonical else job.model, "data": job.data.path}
     facts |= {} if options.canonical else {"prompts": "as user messages" if job.chat else "continued as they stand"}
     facts |= {} if options.canonical else {"temperature": options.temperature, "draws": options.n, "seed": options.seed}
     limits = job.limits
+    facts["programs ran in"] = found.ran_in
     facts["limits"] = f"{limits.wall_seconds:g} s, {limits.cpu_seconds} s of processor, {limits.memory_megabytes} MB"
     page.facts(facts)
     return page.save(folder / "report.html")

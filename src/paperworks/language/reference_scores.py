@@ -20,8 +20,9 @@ from torch import Tensor
 from paperworks.core.errors import ModelError
 from paperworks.core.files import cache_dir, write_atomic
 from paperworks.language.items import Item, batches_by_tokens
-from paperworks.language.logprobs import Tree, VocabularyHead
+from paperworks.language.logprobs import Tree
 from paperworks.language.policy import Policy
+from paperworks.language.vocabulary import VocabularyHead
 
 SCORING_VERSION = 2  # raise when the numbers of `logprobs` change
 

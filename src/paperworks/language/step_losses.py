@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paperworks.language import logprobs
+from paperworks.language import logprobs, vocabulary
 from paperworks.language.items import Item, Items
 from paperworks.language.objectives.objective import ByToken, Objective, ResponseLogps, StepInputs
 from paperworks.language.reference_scores import Reference
@@ -180,7 +180,7 @@ class StepLosses:
         states = [reference.hidden[role][row] for row in rows]
         known = [part for part in states if part is not None]
         fixed = torch.cat(known).to(hidden.device) if known else hidden.detach()
-        return logprobs.vocabulary_kl(hidden, logprobs.VocabularyHead.of(self.policy.model), fixed, reference.head)
+        return vocabulary.vocabulary_kl(hidden, vocabulary.VocabularyHead.of(self.policy.model), fixed, reference.head)
 
     def _unscored(self, trees: Sequence[logprobs.Tree], keep_hidden: bool) -> logprobs.TokenLogps:
         device = self.policy.device

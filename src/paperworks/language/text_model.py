@@ -23,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 from paperworks.core.errors import DataError, ModelError, OptionError
 from paperworks.core.files import atomic_folder
 from paperworks.core.seeding import derive_seed
-from paperworks.language import logprobs, models
+from paperworks.language import logprobs, models, vocabulary
 from paperworks.language.data.schemas import Graded, Text
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -140,7 +140,7 @@ class TextModel:
     @property
     def base(self) -> PreTrainedModel:
         """The transformers model, without a PEFT wrapper around it."""
-        return cast(PreTrainedModel, logprobs._unwrapped(self.model))
+        return cast(PreTrainedModel, vocabulary.unwrapped(self.model))
 
     @property
     def has_adapters(self) -> bool:

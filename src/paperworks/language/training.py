@@ -26,7 +26,6 @@ from paperworks.core.seeding import seed_everything
 from paperworks.language import checkpoints
 from paperworks.language.data import Dataset
 from paperworks.language.items import MISMATCHED, Items, tokenise
-from paperworks.language.logprobs import VocabularyHead
 from paperworks.language.objectives.objective import Objective
 from paperworks.language.optimisation import Optimisation, default_learning_rate
 from paperworks.language.policy import Policy
@@ -34,6 +33,7 @@ from paperworks.language.reference_scores import Reference, ReferenceScores, by_
 from paperworks.language.step_losses import StepLosses
 from paperworks.language.text_model import TextModel
 from paperworks.language.train_options import Plan, TrainOptions, learning_rate
+from paperworks.language.vocabulary import VocabularyHead
 
 __all__ = [
     "Evaluator",

@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from paperworks.core.errors import ModelError
 from paperworks.core.files import read_json
 from paperworks.core.seeding import derive_seed, torch_generator
-from paperworks.language import logprobs, models
+from paperworks.language import models
 from paperworks.language.rewards.ensemble import Scale
 from paperworks.language.rewards.model_forward import head_linears
 
@@ -168,7 +168,7 @@ def _read_adapter(location: str, name: str, dtype: torch.dtype, seed: int) -> tu
             tokenizer = AutoTokenizer.from_pretrained(location)
     except Exception as error:  # peft, safetensors and torch each raise their own
         raise ModelError(f"the adapter in {location} does not load onto {base_name}: {models._line(error)}") from error
-    inside = cast(Any, logprobs._unwrapped(model))
+    inside = cast(Any, vocabulary.unwrapped(model))
     inside._fresh_modules = ()
     inside._ensemble = facts
     if tokenizer.pad_token_id is not None:

@@ -93,8 +93,8 @@ def reward_from_options(
     """The one reward of the names given by `--reward` (see `load_reward`) and the options beside it.
 
     `count_tokens` gives the tokens of each response (the policy's), for a length penalty in tokens; `on_note` gets one-line
-    remarks; `rows` are those of the prompts, for verifiers. Raises OptionError (several rewards and no --combine; weights that do not fit; a conservative combination of one
-    member; duplicates), ModelError, RewardError, DataError.
+    remarks; `rows` are those of the prompts, for verifiers. Raises OptionError (several rewards and no --combine; weights
+    that do not fit; a conservative combination of one member; duplicates), ModelError, RewardError, DataError.
     """
     if not specs:
         raise OptionError("give a reward: --reward NAME, FILE.py:function, or a reward model's folder or Hub id")
