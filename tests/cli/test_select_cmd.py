@@ -106,7 +106,7 @@ def test_stop_words_from_a_file() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("", "select: name what to select: paperworks select WHAT (known: ladder, filter)"),
+        ("", "select: name what to select: paperworks select WHAT (known: ladder, filter, pairs)"),
         ("lader", "(did you mean 'ladder'?)"),
         ("ladder", "give the training rows: --data FILE"),
         ("ladder --data none.jsonl", "none.jsonl: no such file"),

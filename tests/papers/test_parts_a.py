@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from paperworks.experiment.definition import Experiment, Workspace
-from paperworks.papers import dr_po, ln_dpo, npo, rdpo, rpo, rso, rto
+from paperworks.papers import copg, dr_po, hypo, ln_dpo, npo, rdpo, rpo, rso, rto, xpo
 
-EXPERIMENTS = [paper.EXPERIMENT for paper in (rdpo, rpo, ln_dpo, npo, rso, rto, dr_po)]
+EXPERIMENTS = [paper.EXPERIMENT for paper in (rdpo, rpo, ln_dpo, npo, rso, rto, dr_po, copg, hypo, xpo)]
 WORKSPACE = Workspace(Path())
 
 
@@ -57,3 +57,13 @@ def test_rdpo_with_the_flip_rate_ten_points_low_is_dpo_at_ten_percent_flips() ->
     (low,) = cells(rdpo.EXPERIMENT, "rdpo-under", "flip=0.1", [0])
     (plain,) = cells(rdpo.EXPERIMENT, "dpo", "flip=0.1", [0])
     assert low == plain
+
+
+def test_every_tuned_arm_of_hypo_has_the_same_number_of_grid_points() -> None:
+    sizes = {len(hypo.GRIDS[arm.name]) for arm in hypo.PART_A.arms if "grid points" in arm.note}
+    assert sizes == {12}
+
+
+def test_every_arm_of_copg_tries_as_many_configurations() -> None:
+    assert {len(grid) for grid in copg.GRIDS_B.values()} == {8}
+    assert set(copg.GRIDS_B) == {arm.name for arm in copg.ARMS_B}

@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     who = "canonical solutions" if job.options.canonical else job.model
     table(rows, columns, f"{who} on {job.data.path}", right=columns[1:3])
     print("programs: " + ", ".join(f"{status} {count}" for status, count in found.endings.items() if count))
+    print(f"ran in: {found.ran_in}")
     for note in found.notes:
         print(f"note: {note}")
     if args.out:

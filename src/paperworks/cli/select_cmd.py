@@ -1,8 +1,8 @@
 """`paperworks select WHAT`: choose, grade and look at training data before training.
 
-`ladder` builds graded versions of responses and shows them; `filter` (in `select_filter`) says which of a prompt's samples to
-train on. Nothing trains. Another way to select is a function of
-`ACTIONS`: it gets a parser to fill and returns what runs with the arguments.
+`ladder` builds graded versions of responses and shows them, `filter` (in `select_filter`) says which of a prompt's samples
+to train on, `pairs` (in `select_pairs`) makes preference pairs of scored candidates. Nothing trains. Another way to select
+is a function of `ACTIONS`: it gets a parser to fill and returns what runs with the arguments.
 """
 
 from __future__ import annotations
@@ -132,8 +132,15 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     add_arguments(parser)
 
 
+def _add_pairs(parser: argparse.ArgumentParser) -> None:
+    from paperworks.cli.select_pairs import add_arguments
+
+    add_arguments(parser)
+
+
 Action = tuple[str, Callable[[argparse.ArgumentParser], None]]
 ACTIONS: Mapping[str, Action] = {
     "ladder": ("build graded versions of responses by removing key phrases, and show them", _add_ladder),
     "filter": ("choose which samples of a prompt to train on, from rewards beside actual scores", _add_filter),
+    "pairs": ("make preference pairs of scored candidates by statistical rejection sampling", _add_pairs),
 }

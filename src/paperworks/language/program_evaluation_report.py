@@ -18,7 +18,8 @@ def write_report(folder: str | Path, found: ProgramEvaluation) -> Path:
     folder = Path(folder)
     (folder / "figures").mkdir(exist_ok=True)
     job, options = found.job, found.job.options
-    page = Page("Programs", f"{'the data's own solutions' if options.canonical else job.model} on {job.data.path}")
+    who = "the data's own solutions" if options.canonical else job.model
+    page = Page("Programs", f"{who} on {job.data.path}")
     page.callout("Answer", answer(found))
     for note in found.notes:
         page.note(note)
@@ -50,7 +51,7 @@ def write_report(folder: str | Path, found: ProgramEvaluation) -> Path:
         right=[f"passed of {draws}", "problems"],
     )
     page.section("What was measured")
-    facts: dict[str, object] = {"model": "the data's own solutions" if options.canonical else job.model, "data": job.data.path}
+    facts: dict[str, object] = {"model": who, "data": job.data.path}
     facts |= {} if options.canonical else {"prompts": "as user messages" if job.chat else "continued as they stand"}
     facts |= {} if options.canonical else {"temperature": options.temperature, "draws": options.n, "seed": options.seed}
     limits = job.limits

@@ -31,7 +31,7 @@ from paperworks.language.testbeds.kl_gradients import Estimator
 
 # ------------------------------------------------------------------------------------------------ A: the coverage bandit
 
-STEPS_A = {"smoke": 60, "small": 1500, "full": 1500}
+STEPS_A = {"smoke": 15, "small": 1500, "full": 1500}
 TUNING_SEEDS = {"smoke": 2, "small": 20, "full": 100}  # worlds that only choose grid points; no result comes from them
 FIRST_TUNING_SEED = 1_000_000
 NARROW, WIDE = "coverage=30", "coverage=90"

@@ -139,6 +139,6 @@ EXPERIMENT = Experiment(
     differences="The paper aligns an 8B model; part A is its statement on sample complexity, in a tree whose token rewards "
     "are known and whose answers are searched, not sampled by a policy.",
     notes="xi, the number of tokens for which a wrong way looks right, is what the token rewards are worth: with xi as large "
-    "as the answer is long they are an answer reward. The bound A^min(xi+1, H) is for one stretch of the way; a search pays about "
-    "that for each of the H tokens, so that it grows with H, but not exponentially.",
+    "as the answer is long they are an answer reward. The bound A^min(xi+1, H) is for one stretch of the way; a search pays "
+    "about that for each of the H tokens, so that it grows with H, but not exponentially.",
 )

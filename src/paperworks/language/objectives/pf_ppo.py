@@ -38,7 +38,8 @@ class PFPPO(PPO):
         "br", "br best+random, bw best+worst, bon, none, top, top_random, top_bottom, pow:K, or custom:W,W,… by rank"
     )
     budget: Budget = option(
-        "kept_only", "train on each kept answer once a pass, or draw as many as there are, with replacement (same_steps)"
+        "kept_only",
+        "train on each kept answer once a pass, or draw as many as there are, with replacement (same_steps)",
     )
     high: float | None = option(None, "threshold of top, top_random and top_bottom: rewards above it are kept")
     low: float | None = option(None, "threshold of top_bottom: rewards below it are kept")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from paperworks.core.errors import DataError, ModelError
@@ -83,9 +83,10 @@ class BradleyTerry(RewardObjective):
     d = r_chosen - r_rejected - margin_weight * margin. A margin (arXiv 2307.09288, eq. 2) is the row's own, 0 where it
     has none; c holds rewards, of which only differences matter else, around 0 (arXiv 2312.09244); e is `label_smoothing`.
 
-    With `ensemble` = K, K heads train on one backbone (arXiv 2406.01013) on the mean of their losses, each from a start of
-    its own and, with `bootstrap`, on its own Poisson(1) resample of the rows. The members share the backbone's weights, so
-    that they disagree less than models trained apart; `evaluate reward` shows how much.
+    With `ensemble` = K, K members train in one run on the mean of their losses, each from a head drawn for it and, with
+    `bootstrap`, on its own Poisson(1) resample of the rows. What they share: the batches' order, and all layers below the
+    last `member_layers`, which are frozen and computed once; above, every member is a model of its own. With
+    member_layers=0 they are heads on one trunk that trains for all (arXiv 2406.01013), and disagree far less.
     """
 
     name: ClassVar[str] = "reward-model"
@@ -95,6 +96,9 @@ class BradleyTerry(RewardObjective):
     centring: float = option(0.0, "pull of rewards to a mean of 0: factor on (r_chosen + r_rejected)^2", low=0)
     label_smoothing: float = option(0.0, "assumed share of pairs whose label is wrong", low=0, below=0.5)
     ensemble: int = option(1, "members trained in one run: heads on one backbone; combined at use (--combine)", low=1)
+    member_layers: int | None = option(
+        None, "top layers that each member has for itself, the rest frozen (default: a sixth); 0: heads alone", low=0
+    )
     bootstrap: bool = option(True, "with an ensemble: each member has its own resample of the rows")
 
     @property
@@ -114,8 +118,12 @@ class BradleyTerry(RewardObjective):
             raise ModelError(f"{model.name} has {model.members} members; train it with --ensemble {model.members}")
         if self.ensemble == 1 or held_out:
             return Prepared(self, dataset)
-        model.make_ensemble(self.ensemble, seed=seed)
+        model.make_ensemble(self.ensemble, layers=self.member_layers, seed=seed)
         return Prepared(self, with_draws(dataset, seed) if self.bootstrap else dataset)
+
+    def modules(self, policy: Any) -> dict[str, nn.Module]:
+        """The own layers of all members but the first, whose own are the model's; saved with the model."""
+        return {f"member_{number}": top for number, top in enumerate(getattr(policy, "tops", ()), start=2)}
 
     def implicit_reward(self, response: ResponseLogps) -> Float[Tensor, " items"]:
         """The reward itself; of an ensemble the mean of its members."""

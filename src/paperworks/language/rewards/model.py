@@ -5,7 +5,8 @@ The backbone is an encoder (BERT, RoBERTa, DistilBERT …), which reads prompt a
 The folders are ordinary Hugging Face ones: `AutoModelForSequenceClassification` loads them and gives the same scores.
 Text is tokenised anew by the reward model's own tokenizer, so that it may judge any policy's text.
 
-An ensemble is one backbone with a head a member (arXiv 2406.01013): every text goes through the backbone once for all.
+An ensemble is one model too. Its members have top layers of their own on a frozen lower part, through which every text goes
+once for all; or heads alone on one trunk (arXiv 2406.01013).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from jaxtyping import Float
@@ -29,6 +30,7 @@ from paperworks.language.data.conversation import plain_text
 from paperworks.language.data.schemas import Graded, Text
 from paperworks.language.items import batches_by_tokens
 from paperworks.language.logprobs import TokenLogps, Tree
+from paperworks.language.rewards.member_blocks import MemberTop, copies, default_layers, freeze_below, save_tops
 from paperworks.language.rewards.model_files import EnsembleFacts, grow_head, read, several_outputs
 from paperworks.language.rewards.model_forward import (
     last_linear,
@@ -61,7 +63,7 @@ class RewardModel(TextModel):
         super().__init__(model, tokenizer, name=name)
         config = self.base.config
         facts = self.ensemble
-        if config.num_labels != (1 if facts is None else facts.members):
+        if config.num_labels != (1 if facts is None or facts.layers else facts.members):
             raise ModelError(several_outputs(name, int(config.num_labels or 0)))
         if config.pad_token_id is None:
             config.pad_token_id = tokenizer.pad_token_id
@@ -82,28 +84,63 @@ class RewardModel(TextModel):
         """How many rewards it gives a response: 1, or one a member."""
         return 1 if self.ensemble is None else self.ensemble.members
 
-    def make_ensemble(self, members: int, *, seed: int = 0) -> None:
-        """Give a fresh model a head a member, each drawn on its own; nothing where it has as many already.
+    @property
+    def own_layers(self) -> int:
+        """How many top layers each member has for itself; 0 for a single model, and for heads on one trunk."""
+        return 0 if self.ensemble is None else self.ensemble.layers
 
-        Raises ModelError for a model with another number of members, or with a trained head: its copies would agree.
+    @property
+    def tops(self) -> tuple[MemberTop, ...]:
+        """The own layers of all members but the first, whose own are the model's; empty where there are none."""
+        return tuple(getattr(self.base, "_member_tops", ()))
+
+    def make_ensemble(self, members: int, *, layers: int | None = None, seed: int = 0) -> None:
+        """Make a fresh model an ensemble: every member with a head, and `layers` top layers, of its own.
+
+        None: a sixth of the layers, or heads alone where the model cannot be divided or has adapters. The layers below are
+        frozen; with 0 the trunk trains on all members' losses together, which leaves them little to disagree about. For a
+        model with as many members already only the freezing is done. Raises ModelError for another number of members, for a
+        trained head (its copies would agree), and for layers where they are impossible.
         """
-        if members == self.members:
+        if self.ensemble is not None and (members, layers or self.own_layers) != (self.members, self.own_layers):
+            raise ModelError(
+                f"{self.name} has {self.members} members with {self.own_layers} layers of their own; train it with "
+                f"--ensemble {self.members} --member-layers {self.own_layers}"
+            )
+        if members == 1:
             return
-        if self.ensemble is not None:
-            raise ModelError(f"{self.name} has {self.members} members; train it with --ensemble {self.members}")
-        if not self.fresh_modules:
+        if self.ensemble is None and not self.fresh_modules:
             raise ModelError(
                 f"{self.name} has a trained head already, whose copies would all agree; start --ensemble {members} from a "
                 "language model, or train single models with other seeds and name each by --reward"
             )
-        grow_head(self.base, members, seed)
-        self.know_members(EnsembleFacts(members))
+        if self.ensemble is None:
+            if layers is None:
+                layers = 0 if self.has_adapters else default_layers(self.base)
+            if layers and self.has_adapters:
+                raise ModelError(f"member_layers={layers}: members share adapters; give --member-layers 0 or no --lora")
+            if layers:
+                made = copies(self.base, layers, last_linear(self.base), members, seed)
+                cast(Any, self.base)._member_tops = tuple(made)
+            else:
+                grow_head(self.base, members, seed)
+            self.know_members(EnsembleFacts(members, layers))
+        if self.own_layers:
+            freeze_below(self.base, self.own_layers, last_linear(self.base))
 
     def know_members(self, facts: EnsembleFacts) -> None:
         """Keep what is known of the members; it is saved with the model."""
         cast(Any, self.base)._ensemble = facts
 
     # ------------------------------------------------------------------------------------------------------- loading
+
+    @classmethod
+    def load(cls, name: str | Path, **options: Any) -> Self:
+        """As `TextModel.load`, with the members' own layers on the model's device."""
+        loaded = super().load(name, **options)
+        for top in loaded.tops:
+            top.to(loaded.device)
+        return loaded
 
     @classmethod
     def _read(cls, name: str, dtype: torch.dtype, seed: int) -> tuple[nn.Module, PreTrainedTokenizerBase]:
@@ -323,6 +360,8 @@ class RewardModel(TextModel):
         super().write(folder)
         if self.ensemble is not None:
             self.ensemble.write(folder)
+        if self.tops:
+            save_tops(folder, list(self.tops))
 
     # ---------------------------------------------------------------------------------------------------------- scale
 

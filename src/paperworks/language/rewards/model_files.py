@@ -1,7 +1,7 @@
 """Reading reward models: a sequence classifier as it is, a language model with a fresh scalar head, an adapter of either.
 
-Settles how rows are padded, which decides where transformers reads a decoder's score. An ensemble is a classifier with an
-output a member, and `ensemble.json` beside it.
+Settles how rows are padded, which decides where transformers reads a decoder's score. An ensemble has
+`ensemble.json` beside it: a classifier with an output a member, or one of one output with the other members' own layers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from transformers.utils import logging as transformers_logging
 from paperworks.core.errors import ModelError
 from paperworks.core.files import read_json
 from paperworks.core.seeding import derive_seed, torch_generator
-from paperworks.language import models
+from paperworks.language import models, vocabulary
 from paperworks.language.rewards.ensemble import Scale
+from paperworks.language.rewards.member_blocks import copies, load_tops
 from paperworks.language.rewards.model_forward import head_linears
 
 _CLASSIFIER = "ForSequenceClassification"
@@ -34,6 +35,7 @@ class EnsembleFacts:
     """What is known of a reward model's members beside their weights."""
 
     members: int
+    layers: int = 0  # top layers of each member's own on a frozen lower part; 0: heads alone, on one trunk
     scales: tuple[Scale, ...] | None = None  # of each member's scores on calibration texts; None: never standardised
     standardised_on: str = ""  # which texts
     correlation: float | None = None  # mean of members' pairwise correlations there
@@ -43,6 +45,7 @@ class EnsembleFacts:
         scales = None if self.scales is None else [list(scale) for scale in self.scales]
         values = {
             "members": self.members,
+            "layers": self.layers,
             "scales": scales,
             "standardised_on": self.standardised_on,
             "correlation": self.correlation,
@@ -60,6 +63,7 @@ def ensemble_facts(folder: str | Path) -> EnsembleFacts | None:
         scales = found.get("scales")
         facts = EnsembleFacts(
             int(found["members"]),
+            int(found["layers"]),
             None if scales is None else tuple(Scale(float(mean), float(deviation)) for mean, deviation in scales),
             str(found.get("standardised_on", "")),
             found.get("correlation"),
@@ -113,7 +117,7 @@ def _read_whole(location: str, name: str, dtype: torch.dtype, seed: int) -> tupl
             "decoder-only language model (Llama, GPT-2 …)"
         )
     facts = ensemble_facts(location)
-    outputs = 1 if facts is None else facts.members
+    outputs = 1 if facts is None or facts.layers else facts.members
     if is_classifier and config.num_labels != outputs:
         raise ModelError(several_outputs(name, config.num_labels))
     try:
@@ -136,6 +140,10 @@ def _read_whole(location: str, name: str, dtype: torch.dtype, seed: int) -> tupl
         )
     model._fresh_modules = tuple(fresh)
     model._ensemble = facts
+    if facts is not None and facts.layers:
+        tops = copies(model, facts.layers, head_linears(model)[0], facts.members, seed)
+        load_tops(Path(location), tops)
+        model._member_tops = tuple(tops)  # in a tuple, so that they are not saved with the model
     if fresh:
         _choose_padding(tokenizer)
         model.config.pad_token_id = tokenizer.pad_token_id

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from paperworks.core.errors import ModelError
 from paperworks.language import logprobs, models
 from paperworks.language.logprobs import Tree
+from paperworks.language.rewards.member_blocks import watched
 
 if TYPE_CHECKING:
     from paperworks.language.rewards.model import RewardModel
@@ -29,8 +30,18 @@ def packed(model: RewardModel, trees: Sequence[Tree]) -> Float[Tensor, "response
 
     [responses], or [responses, members] of an ensemble.
     """
-    head = last_linear(model.base)
-    states = read_states(model, trees)
+    if not model.tops:
+        return _headed(last_linear(model.base), read_states(model, trees))
+    with watched(model.base, model.own_layers) as calls:
+        hidden, reads = _packed_reads(model, trees)
+    each = [_headed(last_linear(model.base), hidden[reads])]
+    for top in model.tops:
+        top.train(model.base.training)
+        each.append(_headed(top.head, top.states(calls)[0][reads]))
+    return torch.stack(each, 1)
+
+
+def _headed(head: nn.Linear, states: Float[Tensor, "responses width"]) -> Float[Tensor, "responses ..."]:
     with torch.autocast(states.device.type, enabled=False):
         bias = None if head.bias is None else head.bias.float()
         return functional.linear(states.float(), head.weight.float(), bias).squeeze(-1)
@@ -38,6 +49,14 @@ def packed(model: RewardModel, trees: Sequence[Tree]) -> Float[Tensor, "response
 
 def read_states(model: RewardModel, trees: Sequence[Tree]) -> Float[Tensor, "responses width"]:
     """The hidden state of each response's last token that is not padding, as transformers' heads read it."""
+    hidden, reads = _packed_reads(model, trees)
+    return hidden[reads]
+
+
+def _packed_reads(
+    model: RewardModel, trees: Sequence[Tree]
+) -> tuple[Float[Tensor, "positions width"], Int[Tensor, " responses"]]:
+    """All states of the packed row, and where the head reads."""
     base, device, pad = model.base, model.device, model.base.config.pad_token_id
     # The layout leaves out the last token of a response, from which a language model predicts nothing: one is appended.
     longer = [Tree(tree.prompt, [[*response, response[-1]] for response in tree.responses]) for tree in trees]
@@ -49,7 +68,7 @@ def read_states(model: RewardModel, trees: Sequence[Tree]) -> Float[Tensor, "res
             depth = next((at for at in range(len(response), 0, -1) if response[at - 1] != pad), 0)
             reads.append(first + depth)  # depth 0 is the prompt's last token
             first += len(response) + 1
-    return hidden[layout.predictors[torch.tensor(reads, device=device)]]
+    return hidden, layout.predictors[torch.tensor(reads, device=device)]
 
 
 def padded(model: RewardModel, trees: Sequence[Tree]) -> Float[Tensor, "responses ..."]:
@@ -71,7 +90,16 @@ def padded(model: RewardModel, trees: Sequence[Tree]) -> Float[Tensor, "response
         inputs["use_cache"] = False
     if _tells_texts_apart(model):
         inputs["token_type_ids"] = types.to(device)
-    return cast(Tensor, model.model(**inputs).logits).squeeze(-1).float()
+    if not model.tops:
+        return cast(Tensor, model.model(**inputs).logits).squeeze(-1).float()
+    with watched(model.base, model.own_layers) as calls:
+        each = [cast(Tensor, model.model(**inputs).logits).squeeze(-1).float()]
+    places = torch.arange(length).expand_as(ids)
+    last = torch.where(ids != base.config.pad_token_id, places, 0).amax(1).to(device)  # where transformers reads
+    for top in model.tops:
+        top.train(base.training)
+        each.append(_headed(top.head, top.states(calls)[torch.arange(len(rows), device=device), last]))
+    return torch.stack(each, 1)
 
 
 def _closed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,6 @@ from paperworks.language.rewards.ensemble import (
     scale_of,
 )
 from paperworks.language.rewards.model import RewardModel
-from paperworks.language.rewards.model_files import EnsembleFacts
 from paperworks.language.rewards.reward import checked
 
 _TEXTS_FOR_SCALE = 2000
@@ -99,7 +99,7 @@ def standardise_members(model: RewardModel, rows: Sequence[Preference], *, what:
     scales = tuple(scale_of(row, f"member {number}") for number, row in enumerate(scores, start=1))
     correlation = float(member_correlation(scores)[np.triu_indices(model.members, 1)].mean())
     on = f"{scores.shape[1]} responses of {what}"
-    model.know_members(EnsembleFacts(model.members, scales, on, correlation))
+    model.know_members(dataclasses.replace(model.ensemble, scales=scales, standardised_on=on, correlation=correlation))
     chosen, rejected = np.split(scores, 2, axis=1)
     differ = float((np.ptp(np.sign(chosen - rejected), axis=0) > 0).mean())
     return (

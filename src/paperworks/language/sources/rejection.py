@@ -1,9 +1,9 @@
 """Statistical rejection sampling (RSO, Liu et al. 2023, arXiv 2309.06657): from samples of one policy to samples of a better.
 
 Candidates drawn from pi become samples of pi_r, proportional to pi(y|x) exp(r(x, y) / beta). They are chosen by index, all
-prompts at once: rewards [prompts, candidates] in, indices [prompts, samples] out. `available` marks the candidates that may
-be taken: `first_of_each` makes a text that was drawn several times one candidate, which is what language models want. The draws of a prompt depend on the seed and
-its place alone.
+prompts at once: rewards [prompts, candidates] in, indices [prompts, samples] out. `available` marks the candidates that
+may be taken: `first_of_each` makes a text that was drawn several times one candidate, which is what language models want.
+The draws of a prompt depend on the seed and its place alone.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from paperworks.core.errors import DataError
 from paperworks.core.seeding import derive_seed, torch_generator
 from paperworks.language.sources.filters import Budget, Filter
 from paperworks.language.testbeds import stack_programs
@@ -133,6 +134,10 @@ def make_world(seed: int, size: WorldSize = WorldSize()) -> World:
     reward_model = _reward_model(seed, policy, train, tests, size)
     validation = every.take(range(size.training, size.training + size.validation))
     tokens, scores = _written(policy, validation, tests, torch_generator(seed, "choice"))
+    if float(scores.min()) == float(scores.max()):
+        raise DataError(
+            f"world {seed}: all programs score {float(scores.min()):g}; raise imitation_steps or validation"
+        )
     with torch.no_grad():
         rewards = scores_of(reward_model, tokens.flatten(0, 1)[None], PROMPT).view(scores.shape)
     noise = _noise(tokens.flatten(0, 1)[None], [seed]).view(scores.shape)
@@ -146,10 +151,14 @@ def load_worlds(files: Sequence[Path], seeds: Sequence[int], size: WorldSize) ->
     """Saved worlds side by side."""
     found = [load_file(file) for file in files]
     nets = [
-        Decoders(_shape(size), {key: torch.cat([each[f"{name}/{key}"] for each in found]) for key in _keys(found[0], name)})
+        Decoders(
+            _shape(size), {key: torch.cat([each[f"{name}/{key}"] for each in found]) for key in _keys(found[0], name)}
+        )
         for name in _NETS
     ]
-    return World(size, tuple(seeds), nets[0], nets[1], *(torch.cat([each[name] for each in found]) for name in _TENSORS))
+    return World(
+        size, tuple(seeds), nets[0], nets[1], *(torch.cat([each[name] for each in found]) for name in _TENSORS)
+    )
 
 
 def train(world: World, recipe: Recipe, rates: Sequence[float]) -> Course:
@@ -239,6 +248,8 @@ def _reward_model(seed: int, policy: Decoders, train: Specifications, tests: Ten
     score = scores.gather(1, couple)
     order = score.argsort(1, descending=True)[..., None].expand_as(both)
     pairs = both.gather(1, order)[score[:, 0] != score[:, 1]]
+    if not len(pairs):
+        raise DataError(f"world {seed}: no two programs of a specification differ in score; raise imitation_steps")
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         rows = pairs[torch.randint(len(pairs), (32,), generator=draw)]
@@ -250,7 +261,10 @@ def _reward_model(seed: int, policy: Decoders, train: Specifications, tests: Ten
 def _chosen(world: World, recipe: Recipe, iteration: int) -> Int[Tensor, "seeds rows"]:
     """The training specifications of an iteration, each `samples` times in a row."""
     prompts = recipe.generated // recipe.samples
-    draws = [torch.randperm(world.size.training, generator=torch_generator(seed, "prompts", iteration)) for seed in world.seeds]
+    draws = [
+        torch.randperm(world.size.training, generator=torch_generator(seed, "prompts", iteration))
+        for seed in world.seeds
+    ]
     return torch.stack(draws)[:, :prompts].repeat_interleave(recipe.samples, 1)
 
 

@@ -149,8 +149,7 @@ def run_programs(
         runs = runs & (ended | ((token <= _DUP) & (size >= needed)))
         works = runs & ~ended
         under, top = (
-            stack.gather(2, (size - back).clamp(min=0)[:, None, None].expand(everywhere)).squeeze(2)
-            for back in (2, 1)
+            stack.gather(2, (size - back).clamp(min=0)[:, None, None].expand(everywhere)).squeeze(2) for back in (2, 1)
         )
         zero = torch.zeros_like(x)
         made = torch.stack(
