@@ -44,3 +44,11 @@ def own_objectives() -> Iterator[None]:
     registry = sys.modules.get("paperworks.language.objectives.registry")
     if registry is not None:
         vars(registry._DEFAULT).update(kept or vars(registry.Registry()))
+
+
+@pytest.fixture
+def undrawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures without their drawing, for tests that write many reports and look at none; how they look is tested apart."""
+    from paperworks.core import plots
+
+    monkeypatch.setattr(plots, "_drawn", lambda draw, width, height, description: '<svg role="img"></svg>\n')

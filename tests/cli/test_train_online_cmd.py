@@ -20,7 +20,7 @@ from paperworks.language.tiny import TinySpec, byte_level_tokenizer, fresh_polic
 
 torch.set_num_threads(1)
 Outcome = tuple[int, str, str]
-QUICK = ["--iterations", 2, "--prompts-per-iteration", 2, "--max-new-tokens", 4, "--quiet"]
+QUICK = ["--iterations", 2, "--prompts-per-iteration", 2, "--max-new-tokens", 4]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def train(desk: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> Callab
         fixed: dict[str, object] = {"model": model, "prompts": "prompts.jsonl", "reward": "reward.py:short", **instead}
         words = [word for name, value in fixed.items() if name != without for word in (f"--{name}", value)]
         capsys.readouterr()
-        code = main([str(word) for word in ("train", method, *words, *more)])
+        code = main([str(word) for word in ("train", method, "--quiet", *words, *more)])
         shown = capsys.readouterr()
         return code, shown.out, shown.err
 
@@ -155,10 +155,10 @@ def test_prompts_that_cannot_be_answered(
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [("return [float('nan')] * len(r)", "nan"), ("return [1.0]", "8"), ("return 1 / 0", "division by zero")],
+    [("return [float('nan')] * len(responses)", "nan"), ("return [1.0]", "8"), ("return 1 / 0", "division by zero")],
 )
 def test_a_reward_that_fails_is_one_line(code: str, said: str, desk: Path, train: Callable[..., Outcome]) -> None:
-    (desk / "bad.py").write_text(f"def bad(p, r):\n    {code}\n")
+    (desk / "bad.py").write_text(f"def bad(prompts, responses):\n    {code}\n")
     line = refused(train("grpo", *QUICK, "--samples", 4, "--out", "out", reward="bad.py:bad"))
     assert "bad.py" in line and said in line
     assert train("grpo", *QUICK, "--out", "out")[0] == 0  # nothing began, so that the folder is free
@@ -193,7 +193,7 @@ def test_a_run_leaves_a_model_a_report_and_what_repeats_it(desk: Path, train: Ca
 
 def test_a_stopped_run_goes_on_with_its_own_options(desk: Path, train: Callable[..., Outcome]) -> None:
     """Its reward fails in the third iteration, is mended, and the run ends as if nothing had been."""
-    options = ["--iterations", 4, "--prompts-per-iteration", 2, "--max-new-tokens", 4, "--save-every", 1, "--quiet"]
+    options = ["--iterations", 4, "--prompts-per-iteration", 2, "--max-new-tokens", 4, "--save-every", 1]
     assert train("grpo", *options, "--out", "whole")[0] == 0
     mended = (desk / "reward.py").read_text()
     (desk / "reward.py").write_text(
@@ -202,7 +202,7 @@ def test_a_stopped_run_goes_on_with_its_own_options(desk: Path, train: Callable[
     )
     assert train("grpo", *options, "--out", "out")[0] == 2
     (desk / "reward.py").write_text(mended)
-    assert "already" in refused(train("grpo", *options, "--out", "out"))
+    assert "use --resume, --overwrite" in refused(train("grpo", *options, "--out", "out"))
     assert "online.samples was 4, now 3" in refused(train("grpo", "--samples", 3, "--out", "out", "--resume"))
     assert main(["train", "grpo", "--out", "out", "--resume", "--quiet"]) == 0
     assert metrics(desk / "out") == metrics(desk / "whole")

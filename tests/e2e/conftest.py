@@ -16,6 +16,11 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src"
 
 
+@pytest.fixture(autouse=True)
+def quick_figures(undrawn_figures: None) -> None:
+    """Commands write reports; how a figure looks is not what is tested here."""
+
+
 @pytest.fixture(scope="session")
 def review_tokenizer() -> Any:
     from paperworks.language.testbeds.reviews import generate_reviews

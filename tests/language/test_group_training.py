@@ -149,3 +149,14 @@ def test_bad_groups_name_their_line(tmp_path: Path, row: dict[str, Any], line: s
     with pytest.raises(DataError, match=line) as refused:
         read(written(tmp_path / "groups.jsonl", good, {"prompt": "q", **row}), ScoredGroup)
     assert "groups.jsonl:2" in str(refused.value)
+
+
+def test_scored_dialogues_are_groups_too(tmp_path: Path) -> None:
+    turns = ["<|prompter|>Who are you?", "<|assistant|>"]
+    record = {"prefix": [turns, turns], "suffix": ["A model.", "You."], "reward": [1.5, -0.25]}
+    (group,) = read(written(tmp_path / "hh.jsonl", record), ScoredGroup)
+    assert group.prompt == ({"role": "user", "content": "Who are you?"},)
+    assert (group.responses, group.scores) == (("A model.", "You."), (1.5, -0.25))
+    other = {**record, "prefix": [turns, ["<|prompter|>Why?", "<|assistant|>"]]}
+    with pytest.raises(DataError, match="expected the same turns before every answer"):
+        read(written(tmp_path / "other.jsonl", other), ScoredGroup)

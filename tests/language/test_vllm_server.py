@@ -20,6 +20,7 @@ from paperworks.language.online.options import OnlineOptions
 from paperworks.language.policy import LoraOptions, Policy
 from paperworks.language.rewards import load_reward
 from paperworks.language.sampling import sample
+from paperworks.language.tiny import TinySpec, fresh_policy
 from paperworks.language.train_options import TrainOptions
 from paperworks.language.vllm_server import VllmServer
 
@@ -85,8 +86,14 @@ class Stub:
 
 
 @pytest.fixture(scope="module")
-def policy() -> Policy:
-    return Policy.load("tiny", device="cpu", lora=LoraOptions(rank=2))
+def model(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    policy = fresh_policy(TinySpec(layers=2, width=32, heads=2, context=64), tokenizer)
+    return str(policy.save(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def policy(model: str) -> Policy:
+    return Policy.load(model, device="cpu", lora=LoraOptions(rank=2))
 
 
 @pytest.fixture
@@ -144,9 +151,9 @@ def test_another_form_of_address_is_refused(url: str, tmp_path: Path):
         VllmServer(url, tmp_path)
 
 
-def test_full_weights_cannot_be_brought_there(stub: Stub, tmp_path: Path):
+def test_full_weights_cannot_be_brought_there(stub: Stub, model: str, tmp_path: Path):
     with pytest.raises(OptionError, match="--lora"):
-        server_of(stub, tmp_path).synchronise(Policy.load("tiny", device="cpu"))
+        server_of(stub, tmp_path).synchronise(Policy.load(model, device="cpu"))
 
 
 def test_a_run_samples_there_with_the_weights_of_each_iteration(stub: Stub, policy: Policy, tmp_path: Path):

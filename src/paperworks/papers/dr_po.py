@@ -147,8 +147,8 @@ PART_A = Part(
     batched=True,
     metrics=(
         Metric("growth", "growth of log episodes a step", higher_is_better=False),
-        *(Metric(f"episodes_{h}", f"episodes, H={h}", higher_is_better=False, format=".0f") for h in STEPS),
-        *(Metric(f"value_{h}", f"highest value, H={h}", format=".2f") for h in (STEPS[0], STEPS[-1])),
+        *(Metric(f"episodes_{h}", f"episodes at H={h}", higher_is_better=False, format=".0f") for h in STEPS),
+        *(Metric(f"value_{h}", f"best value at H={h}", format=".2f") for h in (STEPS[0], STEPS[-1])),
     ),
     figures=episodes_figure,
 )

@@ -26,7 +26,7 @@ from paperworks.experiment.definition import Arm, Budget, Claim, Experiment, Met
 from paperworks.experiment.results import Results
 from paperworks.language.sources.filter_choice import ChoiceOptions, FilterChoice, choose_filter
 from paperworks.language.sources.filters import parse_filter
-from paperworks.language.testbeds import filtered_ppo
+from paperworks.language.testbeds import filtered_ppo, filtered_ppo_figures
 from paperworks.language.testbeds.filtered_ppo import Course, Recipe, RewardKind, World, WorldSize
 
 SIZES: Mapping[Budget, WorldSize] = {
@@ -44,7 +44,7 @@ TUNING_SEEDS = {"smoke": 0, "small": 2, "full": 5}  # worlds that only choose le
 FIRST_TUNING_SEED = 1_000_000
 LEARNED, NOISY = "learned reward", "noise everywhere alike"
 CHOICES = ("none", "bon", "br", "bw", "pow:2")  # what the chooser judges
-BINS = 10
+BINS = 10  # of rewards, for the figure of scores
 
 ARMS = (
     Arm("br", "PF-PPO, best + random", options={"filter": "br"}),
@@ -205,127 +205,17 @@ def _worlds(seeds: Sequence[int], owner: int | None, budget: Budget, workspace: 
 
 
 def figures(results: Results) -> list[tuple[str, str]]:
-    """The way of every arm, R² against outcome, what the filter gains in both worlds, reward against score."""
-    drawn = [_ways(results), _predictions(results), _gains(results), _kept(results), _reliability(results)]
-    return [each for each in drawn if each is not None]
-
-
-def _mean_curve(results: Results, arm: str, name: str, setting: str = LEARNED) -> list[float]:
-    cells = results.cells_of("A", arm, setting)
-    columns = zip(*(cell.metrics[f"{name}_curve"] for cell in cells), strict=True)
-    return [math.nan if None in column else sum(column) / len(column) for column in columns]
-
-
-def _ways(results: Results) -> tuple[str, str] | None:
-    from paperworks.core import plots
-
-    curves = {
-        arm.label: plots.Curve(_mean_curve(results, arm.name, "iteration"), _mean_curve(results, arm.name, "passed"))
-        for arm in ARMS
-        if results.cells_of("A", arm.name, LEARNED)
-    }
-    if not curves:
-        return None
-    svg = plots.lines(curves, "iteration", "held-out programs that pass all tests", markers=False)
-    return (
-        svg,
-        f"{LEARNED}: greedy programs for held-out specifications, mean over seeds, each arm at its own best rate",
-    )
-
-
-def _predictions(results: Results) -> tuple[str, str] | None:
-    """R² before training against what became of it, with the rank correlation."""
-    from paperworks.core import plots
-    from paperworks.core.statistics import bootstrap_mean, spearman
-
-    arms = [arm for arm in ARMS if arm.name in ("br", "bw", "pow-2", "ppo-m", "bon")]
-    if not all(results.cells_of("A", arm.name, LEARNED) for arm in arms):
-        return None
-    r2, passed = (
-        {arm.name: results.values("A", arm.name, metric, LEARNED) for arm in arms} for metric in ("r2", "passed")
-    )
-    mean = {
-        name: (bootstrap_mean(list(r2[name].values())).mean, bootstrap_mean(list(passed[name].values())).mean)
-        for name in r2
-    }
-    by_seed = [
-        spearman([r2[name][seed] for name in r2], [passed[name][seed] for name in r2]) for seed in results.seeds("A")
-    ]
-    over = spearman([x for x, _ in mean.values()], [y for _, y in mean.values()])
-    seeds = bootstrap_mean([value for value in by_seed if math.isfinite(value)])
-    svg = plots.frontier(
-        {arm.label: [mean[arm.name]] for arm in arms}, "R² before training", "held-out programs that pass all tests"
-    )
-    caption = (
-        f"rank correlation of R² and outcome over the five filters: {over:.2f} of means over seeds, {seeds:.2f} by seed"
-    )
-    return svg, caption
-
-
-def _gains(results: Results) -> tuple[str, str] | None:
-    from paperworks.core import plots
-    from paperworks.core.statistics import paired_difference
-
-    rows = []
-    for setting in (LEARNED, NOISY):
-        plain = results.values("A", "ppo-m", "passed", setting)
-        for arm in ARMS:
-            found = results.values("A", arm.name, "passed", setting)
-            if arm.name in ("br", "bw", "bon") and found and set(found) == set(plain):
-                gains = [found[seed] - plain[seed] for seed in sorted(plain)]
-                interval = paired_difference(gains, [0.0] * len(gains))
-                rows.append(plots.IntervalRow(f"{arm.name}, {setting}", interval, gains))
-    if not rows:
-        return None
-    svg = plots.intervals(rows, "held-out pass rate, less PPO-M's at the same seed", zero_line=True)
-    return svg, "what a filter gains where the reward's errors are a model's, and where they are noise everywhere alike"
-
-
-def _kept(results: Results) -> tuple[str, str] | None:
-    from paperworks.core import plots
-
-    curves = {}
-    for arm in ("br", "bw", "bon"):
-        if results.cells_of("A", arm, LEARNED):
-            x = _mean_curve(results, arm, "iteration")[1:]
-            for name, of in (("kept_reward", "kept"), ("all_reward", "all")):
-                curves[f"{arm}, {of}"] = plots.Curve(x, _mean_curve(results, arm, name)[1:])
-    if not curves:
-        return None
-    svg = plots.lines(curves, "iteration", "learned reward", markers=False)
-    return (
-        svg,
-        "training reward of what is kept looks better, or worse, than the policy is: all that it writes beside it",
-    )
-
-
-def _reliability(results: Results) -> tuple[str, str] | None:
-    from paperworks.core import plots
-    from paperworks.core.statistics import bootstrap_mean
-
-    curves = {}
-    for setting in (LEARNED, NOISY):
-        if cells := results.cells_of("A", "ppo-m", setting):
-            found = [
-                bootstrap_mean(column) for column in zip(*(cell.metrics["bin_score"] for cell in cells), strict=True)
-            ]
-            places = [(place + 0.5) / BINS for place in range(BINS)]
-            curves[setting] = plots.Curve(
-                places, [each.mean for each in found], [each.low for each in found], [each.high for each in found]
-            )
-    if not curves:
-        return None
-    svg = plots.lines(curves, "quantile of reward", "mean score")
-    return svg, "mean score of the starting policy's samples by tenths of reward: mean over seeds, 95% intervals"
+    """The way of every arm, R² against outcome, what filters gain in both worlds, kept rewards, reward against score."""
+    return filtered_ppo_figures.draw(results, {arm.name: arm.label for arm in ARMS}, LEARNED, NOISY)
 
 
 PART = Part(
     name="A",
     title="Programs for a stack machine under a reward learned from tests",
-    text="A specification names one of 1536 functions of two integers; a program is up to 13 instructions of a stack machine; its "
-    "score is the share of 8 hidden tests it passes. The policy, a transformer of 2 layers and width 32, imitated 2048 "
-    "programs of a programmer who mistakes operations, so that about 30% of what it writes pass all tests. The reward model "
-    "is the same net fitted to pairs of the policy's programs, the two of five with the largest edit distance, labelled by "
+    text="A specification names one of 1536 functions of two integers; a program is up to 13 instructions of a stack "
+    "machine; its score is the share of 8 hidden tests it passes. The policy, a transformer of 2 layers and width 32, imitated "
+    "2048 programs of a programmer who mistakes operations, so that about 30% of what it writes pass all tests. The reward "
+    "model is the same net fitted to pairs of the policy's programs, the two of five with the largest edit distance, labelled by "
     "the tests. PPO: 40 iterations of 80 programs (16 prompts x 5; PPO-S 80 x 1), two optimiser steps on all that is kept, "
     "per-token KL 0.1 in the reward, advantages normalised over all 80. Judged every 4 iterations, greedy; the checkpoint is "
     "the best on 256 validation specifications, figures are of 256 others. Each arm's learning rate is the best of the same "

@@ -29,7 +29,7 @@ from paperworks.language.sources.rejection import (
 from paperworks.language.testbeds import rejection_bandit
 
 BETA, SAMPLES = 0.5, 8  # the paper's best
-ACCEPTED = {"smoke": 800, "small": 24_000, "full": 400_000}  # over all prompts: the sampling error of a law
+ACCEPTED = {"smoke": 160, "small": 24_000, "full": 400_000}  # over all prompts: the sampling error of a law
 CANDIDATES = (16, 64, 256, 1024)
 SETTINGS = tuple(f"N={count}" for count in CANDIDATES)
 ONE = tuple(f"n=1, N={count}" for count in CANDIDATES[:3])
@@ -155,8 +155,8 @@ CLAIMS_A = (
             "exact",
             "paper",
             where,
-            text="exact draws from a short list are nearer to the target than sweeps over it (our expectation, not the "
-            "paper's: a sweep is biased against what the list itself gives)",
+            text=f"{where}: exact draws from a short list are nearer to the target than sweeps over it (our expectation, not "
+            "the paper's: a sweep is biased against what the list itself gives)",
         )
         for where in (*SETTINGS[:2], ONE[0])
     ),
@@ -166,8 +166,8 @@ CLAIMS_A = (
             "paper",
             "paper-sorted",
             where,
-            text="sweeping in random order is nearer to the target than sweeping a sorted list (not the paper's claim: its "
-            "printed algorithm takes list order)",
+            text=f"{where}: sweeping in random order is nearer to the target than sweeping a sorted list (not the paper's "
+            "claim: its printed algorithm takes list order)",
         )
         for where in SETTINGS[:2]
     ),

@@ -97,8 +97,8 @@ PART_A = Part(
     cell=tree_cell,
     batched=True,
     metrics=(
-        Metric("growth", "factor on queries of one more token", higher_is_better=False, format=".2f"),
-        *(Metric(f"queries_{h}", f"queries, {h} tokens", higher_is_better=False, format=".1f") for h in HORIZONS),
+        Metric("growth", "growth of queries a token", higher_is_better=False, format=".2f"),
+        *(Metric(f"queries_{h}", f"queries at {h} tokens", higher_is_better=False, format=".1f") for h in HORIZONS),
     ),
     figures=queries_figure,
 )

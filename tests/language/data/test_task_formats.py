@@ -50,9 +50,9 @@ def test_gsm8k(tmp_path: Path, format: str) -> None:
 def test_humaneval(tmp_path: Path, format: str) -> None:
     path = file_of(tmp_path, HUMANEVAL)
     row = read(path, PromptRow, format=format)[0]
-    assert row.prompt == HUMANEVAL["prompt"] and row.fields["test"] == HUMANEVAL["test"]
+    assert row.prompt == HUMANEVAL["prompt"].rstrip() and row.fields["test"] == HUMANEVAL["test"]
     assert "prompt" not in row.fields
-    assert read(path, Demonstration, format=format)[0].response == HUMANEVAL["canonical_solution"]
+    assert read(path, Demonstration, format=format)[0].response == "\n" + HUMANEVAL["canonical_solution"]
 
 
 @pytest.mark.parametrize("format", ["auto", "mbpp"])

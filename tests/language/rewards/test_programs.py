@@ -52,11 +52,13 @@ def sandbox() -> Sandbox:
 
 ANSWERS = {  # form: (response, all, share of the three checks)
     "a completion": (BODY, 1, 1),
+    "a completion on a line of its own": ("\n" + BODY, 1, 1),
     "a completion with more behind it": (BODY + "\n\nprint(area(1))\ndef f(:\n", 1, 1),
     "a block with the function": (f"Sure:\n```python\ndef area(r):\n{BODY}```\nThat is it.", 1, 1),
     "a block with everything": (f"```py\n{PROMPT}{BODY}```", 1, 1),
     "the function among other blocks": (f"```\nx = 1\n```\nand\n```python\ndef area(r):\n{BODY}```", 1, 1),
     "a block cut by the length limit": (f"```python\ndef area(r):\n{BODY}", 1, 1),
+    "a completion with a closing fence": (BODY + "```\n\nThis returns the area.", 1, 1),
     "wrong by part": ("    return r * 3.2 * r\n", 0, 2 / 3),
     "wrong": ("    return None\n", 0, 0),
     "empty": ("", 0, 0),

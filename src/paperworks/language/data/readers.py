@@ -20,8 +20,8 @@ from paperworks.language.data.conversions import FROM_PREFERENCES
 from paperworks.language.data.dataset import Dataset, Report, mean_characters
 from paperworks.language.data.formats import FORMATS, RECORD_FORMATS, check_format, detect
 from paperworks.language.data.problems import BadRow, Tally, listed
-from paperworks.language.data.schemas import SCHEMAS, Column, Preference, Where, columns_of, schema_of
-from paperworks.language.data.scored_formats import looks_like_lol
+from paperworks.language.data.schemas import SCHEMAS, Column, Preference, ScoredGroup, Where, columns_of, schema_of
+from paperworks.language.data.scored_formats import as_group, looks_like_lol
 from paperworks.language.data.sources import Source, open_source
 from paperworks.language.data.task_formats import task_format
 
@@ -170,7 +170,10 @@ class _Plan:
         if isinstance(record, BadRow):
             raise record
         if self.format in RECORD_FORMATS:
-            return [row for each in RECORD_FORMATS[self.format](record) for row in self._rows(each, where)]
+            found = RECORD_FORMATS[self.format](record)
+            if self.format == "lol" and self.row_type is ScoredGroup:
+                found = [as_group(found)]
+            return [row for each in found for row in self._rows(each, where)]
         return self._rows(record, where)
 
     def _rows(self, record: dict[str, Any], where: Where) -> list[Any]:

@@ -6,7 +6,7 @@ before it, marked `<|prompter|>` and `<|assistant|>`; `suffix`, the answers; `re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paperworks.language.data import values
@@ -44,6 +44,19 @@ def lol(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         assert isinstance(response, str)  # a JSON list holds no messages
         rows.append({"prompt": _turns(prefix), "response": response.strip(), "reward": values.number(reward, "reward")})
     return rows
+
+
+def as_group(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The rows of one record as one row: {prompt, responses, scores}. Raises BadRow where their prompts differ."""
+    if any(row["prompt"] != rows[0]["prompt"] for row in rows):
+        raise BadRow(
+            "different prompts", "expected the same turns before every answer, to compare their rewards", "prefix"
+        )
+    return {
+        "prompt": rows[0]["prompt"],
+        "responses": [row["response"] for row in rows],
+        "scores": [row["reward"] for row in rows],
+    }
 
 
 def _turns(prefix: object) -> tuple[Message, ...]:

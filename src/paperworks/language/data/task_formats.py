@@ -27,10 +27,16 @@ def gsm8k(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def humaneval(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """{prompt, entry_point, test, canonical_solution} as it is, the solution as `response` too. Raises BadRow."""
+    """{prompt, entry_point, test, canonical_solution} as {prompt: without its last line end, response: the solution}.
+
+    The line end is the response's to write: tokens that hold it together with what follows are what models have learnt.
+    Raises BadRow.
+    """
     for field in ("prompt", "entry_point", "test"):
         _string(record, field, "humaneval")
-    return [{**record, "response": record.get("canonical_solution")}]
+    solution = record.get("canonical_solution")
+    response = f"\n{solution}" if isinstance(solution, str) else solution
+    return [{**record, "prompt": record["prompt"].rstrip(), "response": response}]
 
 
 def mbpp(record: Mapping[str, Any]) -> list[dict[str, Any]]:

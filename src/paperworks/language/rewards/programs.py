@@ -44,12 +44,12 @@ class ProgramTests:
         """A response as a program with its tests."""
         code = extract_code(response, self.entry_point)
         if self.beginning:
-            defines = re.compile(rf"^(async[ \t]+)?def[ \t]+{re.escape(self.entry_point)}\b", re.MULTILINE)
+            defines = _definition(self.entry_point)
             start = defines.search(self.beginning)
             if defines.search(code):
                 code = self.beginning[: start.start() if start else None] + "\n" + code
             else:
-                code = self.beginning + cut_at(code, STOPS)
+                code = self.beginning.rstrip() + "\n" + cut_at(code, STOPS)
         return Program("\n".join(filter(None, (self.setup, code))), self.checks)
 
 
@@ -111,16 +111,17 @@ def program_tests(row: PromptRow, name: str = "test", *, splits: bool = False, r
 def extract_code(response: str, entry_point: str = "") -> str:
     """The Python in a response: its fenced block (the one that defines `entry_point`, else the first), else all of it.
 
-    A block that is not closed, as in an answer that was cut, goes to the end.
+    A block that is not closed, as in an answer that was cut, goes to the end. A response that begins with an indented
+    line goes on with a function: then it is what stands before the first fence.
     """
-    blocks = [
-        found["code"]
-        for found in _FENCE.finditer(response)
-        if found["language"].lower() in ("", "python", "py", "python3")
-    ]
+    fences = list(_FENCE.finditer(response))
+    before = response[: fences[0].start()] if fences else response
+    if before.strip() and before.lstrip("\n")[:1] in (" ", "\t"):
+        return before
+    blocks = [found["code"] for found in fences if found["language"].lower() in ("", "python", "py", "python3")]
     if not blocks:
         return response
-    wanted = re.compile(rf"^(async[ \t]+)?def[ \t]+{re.escape(entry_point)}\b", re.MULTILINE) if entry_point else None
+    wanted = _definition(entry_point) if entry_point else None
     return next((block for block in blocks if wanted is not None and wanted.search(block)), blocks[0])
 
 
@@ -156,6 +157,10 @@ def split_checks(test: str, entry_point: str) -> tuple[str, ...]:
             checks.append("\n".join(before))
             before = []
     return tuple(checks) or whole
+
+
+def _definition(function: str) -> re.Pattern[str]:
+    return re.compile(rf"^(async[ \t]+)?def[ \t]+{re.escape(function)}\b", re.MULTILINE)
 
 
 def _strings(value: Any) -> list[Any]:

@@ -123,6 +123,18 @@ class Course:
     ties: float  # share of prompts whose best reward several samples have
 
 
+_COLUMNS = (
+    "validation",
+    "passed",
+    "score",
+    "generated_score",
+    "generated_reward",
+    "kept_score",
+    "kept_reward",
+    "kl",
+)  # as `train` gathers them
+
+
 def make_world(seed: int, size: WorldSize = WorldSize()) -> World:
     """The world of one seed."""
     every = stack_programs.all_specifications()
@@ -193,9 +205,9 @@ def train(world: World, recipe: Recipe, rates: Sequence[float]) -> Course:
             points.append([*_judged(world, policy), *means])
             at.append(iteration + 1)
             told = []
-    points[0] += [torch.full_like(value, torch.nan) for value in points[1][3:]]
-    columns = [torch.stack(column) for column in zip(*points, strict=True)]
-    return Course(at, *columns, trained=rows, ties=float(np.mean(ties)))
+    points[0] += [torch.full_like(value, torch.nan) for value in points[1][3:]]  # nothing is written before the start
+    columns = dict(zip(_COLUMNS, (torch.stack(column) for column in zip(*points, strict=True)), strict=True))
+    return Course(at=at, trained=rows, ties=float(np.mean(ties)), **columns)
 
 
 def picked(values: Int[Tensor, "nets some size"], rows: Int[Tensor, "nets rows"]) -> Tensor:

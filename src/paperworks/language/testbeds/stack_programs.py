@@ -84,7 +84,7 @@ def all_specifications() -> Specifications:
 
 @dataclass(frozen=True)
 class Habits:
-    """How often a programmer mistakes each operation, which depends on its place and its argument, and how often a finger slips."""
+    """How often a programmer mistakes each operation, by its place and its argument, and how often a finger slips."""
 
     unary: Float[Tensor, "places operations arguments"]
     binary: Float[Tensor, " operations"]
