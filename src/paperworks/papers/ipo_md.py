@@ -35,8 +35,8 @@ STEPS = {"smoke": 10, "small": 1500, "full": 5000}
 SAMPLED_STEPS = {"smoke": 5, "small": 1000, "full": 3000}
 BATCH = 64  # pairs a step
 REPLICATES = {"smoke": 2, "small": 8, "full": 16}  # sampled runs a game
-TUNING_GAMES = {"smoke": 2, "small": 5, "full": 20}
-TUNING_REPLICATES = 4
+TUNING_GAMES = {"smoke": 2, "small": 20, "full": 50}
+TUNING_REPLICATES = 2
 FIRST_TUNING_SEED = 1_000_000
 
 LEARNING_RATES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -124,7 +124,7 @@ def game_cell(
     }
     return [
         {name: float(values[row]) for name, values in found.items()}
-        | {name: curve[:, row].tolist() for name, curve in curves.items()}
+        | {name: [float(f"{value:.3g}") for value in curve[:, row]] for name, curve in curves.items()}
         | shared
         for row in range(len(seeds))
     ]
@@ -215,7 +215,7 @@ PART_A = Part(
     "random antisymmetric matrix (random); the reference has Gaussian logits. Gradient descent on tabular logits from the "
     "reference, learning rate falling linearly to 0: 1500 steps with exact expected gradients, 1000 with 64 sampled pairs a "
     "step (8 runs a game). The judge's probabilities are the labels. Learning rate of every arm, exact and sampled, from 6 "
-    "values by exploitability on 5 other games; the baselines whose beta (or tau) is on a scale of its own have it tuned "
+    "values by exploitability on 20 other games; the baselines whose beta (or tau) is on a scale of its own have it tuned "
     "there too, among 5. Regularised exploitability at tau: how much a best response gains on the policy, 0 at the "
     "equilibrium; that of the mixture pi^b is taken in the game with regularisation tau / (1 - b), and is the policy's own "
     "where there is no mixture. Spread: root mean squared distance of the sampled runs' last policies from their mean, at the "
