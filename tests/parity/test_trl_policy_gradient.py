@@ -151,7 +151,9 @@ CASES: list[tuple[str, RolloutObjective, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("moved", [True, False])
-@pytest.mark.parametrize(("kind", "objective", "options"), CASES, ids=lambda each: each if isinstance(each, str) else "")
+@pytest.mark.parametrize(
+    ("kind", "objective", "options"), CASES, ids=lambda each: each if isinstance(each, str) else ""
+)
 def test_advantages_loss_and_gradient_are_trl_s(
     kind: str,
     objective: RolloutObjective,

@@ -193,5 +193,6 @@ EXPERIMENT = Experiment(
     "half of the logged trajectories written by an expert.",
     notes="Resets help because half of the logged states are on an expert's way; resets to samples of the supervised policy "
     "alone do not (arm dr-po-sft), as the theory's coverage coefficients say. In a lock a clone of the logged actions opens it "
-    "half the time already, and one update does the rest: the arm bc-start bounds what there is to gain here.",
+    "half the time already, and one update does the rest: the arm bc-start bounds what there is to gain here. "
+    "DR-PO and the start-only arm both chose the grid's largest step and smallest KL weight.",
 )

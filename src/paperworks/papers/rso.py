@@ -35,13 +35,13 @@ SETTINGS = tuple(f"N={count}" for count in CANDIDATES)
 ONE = tuple(f"n=1, N={count}" for count in CANDIDATES[:3])
 
 ARMS_A = (
-    Arm("exact", "rejection, exact draws", options={"sampler": "exact"}),
-    Arm("paper", "rejection, the paper's sweeps", options={"sampler": "paper"}, note="in random order"),
-    Arm("sft", "SFT samples", "baseline", {"beta": 1e9}, "the first 8 candidates"),
-    Arm("top", "best 8 of N", "baseline", {"beta": 0.0}),
+    Arm("paper", "rejection sampling", options={"sampler": "paper"}, note="the paper's sweeps, in random order"),
+    Arm("exact", "rejection, exact draws", "control", {"sampler": "exact"}, "our second sampler"),
+    Arm("sft", "SFT samples", "baseline", {"beta": 1e9}, "the first n candidates"),
+    Arm("top", "best n of N", "baseline", {"beta": 0.0}),
     Arm(
         "paper-sorted",
-        "the paper's sweeps, likeliest first",
+        "rejection, likeliest first",
         "control",
         {"sampler": "paper", "sorted": True},
         "list order, as the algorithm is printed, of candidates sorted by likelihood",

@@ -146,11 +146,10 @@ def crossover_figures(results: Results) -> list[tuple[str, str]]:
 
 METRICS = (
     Metric("area", "mean gap over all rounds", higher_is_better=False),
-    *(Metric(f"gap_{number}", f"gap after {number * PAIRS} queries", higher_is_better=False) for number in LOOKED_AT),
+    *(Metric(f"gap_{number}", f"gap after {number * PAIRS} queries", higher_is_better=False) for number in (3, 32)),
     Metric("found", "best actions ever queried", format=".2f"),
     Metric("fresh", "queries on unseen responses"),
     Metric("kl", "KL", "nats", False, ".2f"),
-    Metric("logp_explored", "log pi of the fixed sampler's", "nats", format=".1f"),
 )
 TEXT = (
     "2 contexts, 10 actions; rewards uniform in [0, 0.5], the best action's 1; Bradley-Terry labels of slope 8; beta 0.03. 32 "
@@ -189,17 +188,7 @@ CLAIMS = (
     Claim("gap_32", "xpo", "dpo", "p=0.001"),
     Claim("area", "xpo-current", "dpo-current", "p=0.001"),
     *(Claim("area", "xpo", "epsilon", setting) for setting in RARE),
-    *(
-        Claim(
-            "area",
-            "xpo",
-            "entropy",
-            setting,
-            text="XPO beats a tuned entropy bonus too (not the paper's claim)",
-            expected="not shown",
-        )
-        for setting in RARE
-    ),
+    *(Claim("area", "xpo", "entropy", setting, expected="not shown") for setting in RARE),  # not the paper's claim
     Claim("area", "xpo", "wrong-sign", "p=0.001"),
     Claim("gap_32", "xpo", "dpo", "p=0.2", part="B", expected="not shown"),
     Claim(
@@ -222,6 +211,7 @@ EXPERIMENT = Experiment(
     "asks for one that falls.",
     notes="A best action of mass p costs beta log(1/p) of KL; beta is small enough here that it is worth its price at every p. "
     "The iterate measured is each round's own, not one selected afterwards. On a table of ten actions an entropy bonus is "
-    "nearly the same push as optimism: both raise what the policy rarely plays. The bandit cannot tell them apart where "
-    "responses share parameters, as in a language model.",
+    "nearly the same push as optimism: both raise what the policy rarely plays; how they differ where responses share "
+    "parameters, as in a language model, it cannot show. At p=0.2 both XPO and online DPO end within 0.001 of the optimum: "
+    "what the claim on their last gap reports is of no consequence.",
 )

@@ -142,7 +142,9 @@ def test_the_value_loss_reaches_the_weights_beneath_only_when_let(monkeypatch: p
         objective = PPO(critic_trains_policy=lets, value_weight=0.1)
         states = torch.zeros(8, 4, requires_grad=True)
         credit = objective.credit(rollouts(), Penalty(0.0))
-        batch = batch_of(objective, OLD.clone().requires_grad_(), credit, states=states, modules={"critic": FixedValues()})
+        batch = batch_of(
+            objective, OLD.clone().requires_grad_(), credit, states=states, modules={"critic": FixedValues()}
+        )
         loss = step_loss(objective, batch)
         (found,) = torch.autograd.grad(loss, states, allow_unused=True)
         if lets:  # 0.1 * mean of half the square of (0 - return): -return/80 each

@@ -41,7 +41,14 @@ def same(one: Mapping[str, torch.Tensor], two: Mapping[str, torch.Tensor]) -> bo
 @pytest.mark.parametrize("name", ["rloo", "grpo", "ppo"])
 def test_a_simple_reward_rises(name: str, small_policy: Policy, learn: Learn) -> None:
     """The share of vowels, from 0.19: far above what its noise (0.02 a mean) would show."""
-    quick = {"iterations": 10, "prompts_per_iteration": 6, "samples": 8, "updates": 1, "max_new_tokens": 6, "kl_coef": 0.0}
+    quick = {
+        "iterations": 10,
+        "prompts_per_iteration": 6,
+        "samples": 8,
+        "updates": 1,
+        "max_new_tokens": 6,
+        "kl_coef": 0.0,
+    }
     result = learn(small_policy, name, **quick, learning_rate=2e-2)
     assert result.final["reward"] > result.first["reward"] + 0.12
     assert result.final["kl"] > 0.1
@@ -108,9 +115,7 @@ def killed_after(iterations: int) -> Callable[[int, int, Mapping[str, float]], N
 
 
 @pytest.mark.parametrize("name", ["ppo", "xpo"])
-def test_a_killed_run_goes_on_to_the_same_bits(
-    name: str, small_policy: Policy, learn: Learn, tmp_path: Path
-) -> None:
+def test_a_killed_run_goes_on_to_the_same_bits(name: str, small_policy: Policy, learn: Learn, tmp_path: Path) -> None:
     """Killed at the end of the third iteration, before a checkpoint: goes on from the second one's."""
     whole, killed, resumed = (copy.deepcopy(small_policy) for _ in range(3))
     options = {"iterations": 4, "save_every": 2, "minibatches": 2}
@@ -165,7 +170,6 @@ def test_a_stop_is_the_same_after_a_kill(small_policy: Policy, learn: Learn, tmp
     whole, killed, resumed, again = (copy.deepcopy(small_policy) for _ in range(4))
     complete = learn(whole, "rloo", folder=tmp_path / "whole", **options)
     with pytest.raises(RewardError):  # killed where it would have stopped, after the last checkpoint
-
         calls = iter(range(complete.iterations))
 
         def until_then(prompts: list[str], responses: list[str]) -> list[float]:

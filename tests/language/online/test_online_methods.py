@@ -40,7 +40,7 @@ def test_who_writes() -> None:
 
 
 def test_an_unknown_method_names_the_nearest() -> None:
-    with pytest.raises(OptionError, match="unknown online method 'grppo'.*grpo"):
+    with pytest.raises(OptionError, match=r"unknown online method 'grppo'.*grpo"):
         online_method("grppo")
 
 
@@ -59,10 +59,14 @@ def test_nash_md_is_worth_the_chance_to_beat_the_mixture(make_rollouts: Callable
 
 def test_xpo_pairs_an_answer_of_its_own_with_one_of_the_fixed_sampler(make_rollouts: Callable[..., Rollouts]) -> None:
     rollouts = make_rollouts(
-        [[1], [2], [3], [4]], [0, 0, 0, 0], [0.0, 0.0, 1e3, 1e3], from_reference=torch.tensor([False, False, True, True])
+        [[1], [2], [3], [4]],
+        [0, 0, 0, 0],
+        [0.0, 0.0, 1e3, 1e3],
+        from_reference=torch.tensor([False, False, True, True]),
     )
     batch = explored(rollouts, Context(XPO(), Penalty(0.0), RewardJudge(NOTHING), SEED))
-    assert [(i.responses["chosen"], i.responses["rejected"]) for i in batch.items.items] == [(((3,),), ((1,),)), (((4,),), ((2,),))]  # fmt: skip
+    found = [(item.responses["chosen"], item.responses["rejected"]) for item in batch.items.items]
+    assert found == [(((3,),), ((1,),)), (((4,),), ((2,),))]
     assert [item.numbers["explored"] for item in batch.items.items] == [1.0, 1.0]
 
 
@@ -131,7 +135,9 @@ def test_every_method_takes_its_steps(name: str, small_policy: Policy, learn: Ca
 
 
 @pytest.mark.parametrize("name", ["grpo", "ppo", "xpo", "ipo-md"])
-def test_adapters_learn_over_one_copy_of_the_weights(name: str, small_policy: Policy, learn: Callable[..., Any]) -> None:
+def test_adapters_learn_over_one_copy_of_the_weights(
+    name: str, small_policy: Policy, learn: Callable[..., Any]
+) -> None:
     policy = small_policy.with_lora(LoraOptions(rank=2))
     with torch.no_grad():
         frozen = {key: value.clone() for key, value in policy.base.state_dict().items() if "lora" not in key}

@@ -15,7 +15,7 @@ from paperworks.language.online.judges import RewardJudge
 from paperworks.language.online.rollouts import Rollouts
 from paperworks.language.online.rounds import Context
 from paperworks.language.sources.dno_pairs import win_rates
-from paperworks.language.sources.ranking import rank_pairs, reward_labeller
+from paperworks.language.sources.ranking import Indices, Labeller, Numbers, rank_pairs, reward_labeller
 from paperworks.language.sources.rejection import (
     RejectionOptions,
     first_of_each,
@@ -52,7 +52,8 @@ def rejection_sampled(rollouts: Rollouts, context: Context) -> Batch:
         )
     places, rewards, available = places[enough], rewards[enough], available[enough]
     accepted = rejection_sample(rewards, options, seed=seed, available=available)
-    ranked = rank_pairs(accepted.indices, reward_labeller(rewards), ranking=objective.ranking, seed=seed)
+    labeller = reward_labeller(rewards) if by_reward else _asked(rollouts, places, context)
+    ranked = rank_pairs(accepted.indices, labeller, ranking=objective.ranking, seed=seed)
     chosen, rejected = (
         np.take_along_axis(places, which, 1).flatten().tolist() for which in (ranked.chosen, ranked.rejected)
     )
@@ -61,6 +62,17 @@ def rejection_sampled(rollouts: Rollouts, context: Context) -> Batch:
     return Batch(
         batch.items, batch.reference, {**batch.left_out, **({"too_few_different_answers": few} if few else {})}
     )
+
+
+def _asked(rollouts: Rollouts, places: Indices, context: Context) -> Labeller:
+    """The judge's own word on two candidates of each prompt; `places` are the responses that candidates' numbers mean."""
+
+    def label(first: Indices, second: Indices) -> Numbers:
+        one, two = (np.take_along_axis(places, which, 1).flatten().tolist() for which in (first, second))
+        found = judged(rollouts, list(zip(one, two, strict=True)), context.judge)
+        return np.asarray(found).reshape(first.shape)
+
+    return label
 
 
 def round_of_win_rates(rollouts: Rollouts, context: Context) -> Batch:
