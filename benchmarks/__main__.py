@@ -13,6 +13,7 @@ NAMES = (
     "unlearning_step_speed",
     "unlearning_evaluation_speed",
     "ladder_speed",
+    "online_speed",
 )
 
 

@@ -20,7 +20,7 @@ import torch
 
 from paperworks.core.devices import peak_memory_bytes
 from paperworks.language.data import Dataset
-from paperworks.language.data.schemas import PromptRow
+from paperworks.language.data.schemas import Message, PromptRow
 from paperworks.language.objectives.policy_gradient import GRPO, RLOO
 from paperworks.language.online.loop import OnIteration, train_online
 from paperworks.language.online.methods import METHODS
@@ -46,7 +46,7 @@ TASKS = (
 )  # fmt: skip
 
 
-def prompts(count: int) -> list[tuple[dict[str, str], ...]]:
+def prompts(count: int) -> list[tuple[Message, ...]]:
     """Chat prompts that ask for more than 48 tokens."""
     asked = [task.format(subject) for task in TASKS for subject in SUBJECTS]
     return [({"role": "user", "content": asked[i % len(asked)]},) for i in range(count)]

@@ -7,6 +7,7 @@ is the run's: `collect`, `credit`, `StepLosses`. Then the weights move, and both
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from transformers import AutoModelForCausalLM
 
 from paperworks.language.data.schemas import PromptRow
 from paperworks.language.objectives.policy_gradient import GRPO, RLOO, Penalty, RolloutObjective
-from paperworks.language.online.batches import Batch, groups
+from paperworks.language.objectives.soft_preferences import OnlineDPO
+from paperworks.language.online.batches import Batch, groups, judged, pairs
 from paperworks.language.online.collecting import Draw, Models, collect
+from paperworks.language.online.judges import RewardJudge
 from paperworks.language.online.options import OnlineOptions
 from paperworks.language.online.rollouts import Rollouts
 from paperworks.language.policy import Policy
@@ -184,3 +187,51 @@ def test_ratios_and_clipping_were_met(folder: Path, rollouts: Rollouts) -> None:
     batch = groups(rollouts, objective.credit(rollouts, Penalty(BETA)))
     losses = StepLosses(policy, objective, TrainOptions(micro_batch=2), lambda values: values)
     assert 0.05 < losses.means(batch.items, range(PROMPTS), batch.reference, backward=False)["clipped"] < 0.95
+
+
+def test_online_dpo_s_gradient_is_trl_s(folder: Path, rollouts: Rollouts, tmp_path: Path) -> None:
+    """A step of TRL's experimental trainer on the first two answers of each prompt, the higher reward chosen."""
+    from datasets import Dataset as Table
+    from transformers import AutoTokenizer
+
+    experimental = pytest.importorskip("trl.experimental.online_dpo")
+    two = rollouts.select([index for members in rollouts.members() for index in members[:2]])
+    first, second = list(range(0, 2 * PROMPTS, 2)), list(range(1, 2 * PROMPTS, 2))
+    config = experimental.OnlineDPOConfig(
+        output_dir=str(tmp_path), use_cpu=True, report_to=[], bf16=False, disable_tqdm=True, beta=BETA,
+        per_device_train_batch_size=PROMPTS, max_new_tokens=NEW_TOKENS, missing_eos_penalty=None,
+    )  # fmt: skip
+    trainer = experimental.OnlineDPOTrainer(
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+        ref_model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(),
+        reward_funcs=lambda prompts, completions, **kwargs: vowels(prompts, completions),
+        args=config,
+        train_dataset=Table.from_list([{"prompt": prompt} for prompt in two.prompts]),
+        processing_class=AutoTokenizer.from_pretrained(folder, padding_side="left"),
+    )
+    move(trainer.model, seed=1)
+    order = first + second
+    longest = max(map(len, two.prompt_ids))
+    pad = trainer.processing_class.pad_token_id
+    asked = [two.prompt_ids[int(two.group[index])] for index in order]
+    prompt_ids = torch.tensor([[pad] * (longest - len(ids)) + list(ids) for ids in asked])
+    prompt_mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in asked])
+    answers = [torch.tensor(two.ids[index]) for index in order]
+    completion_ids = torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=pad)
+    completion_mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(ids) for ids in answers], batch_first=True)
+    trainer._generate = lambda *args: (prompt_ids, prompt_mask, completion_ids, completion_mask, None)
+    their_loss = trainer.training_step(trainer.model, {"prompt": list(two.prompts)})
+
+    policy = Policy.load(folder, device="cpu")
+    move(policy.model, seed=1)
+    objective, judge = OnlineDPO(beta=BETA), RewardJudge(CheckedReward("vowels", vowels), slope=math.inf)
+    candidates = list(zip(first, second, strict=True))
+    probabilities = judged(two, candidates, judge)
+    assert 0.5 not in probabilities
+    batch = pairs(two, candidates, probabilities)
+    losses = StepLosses(policy, objective, TrainOptions(micro_batch=2), lambda values: values)
+    values = losses.means(batch.items, range(PROMPTS), batch.reference, backward=True)
+    assert values["loss"] == pytest.approx(float(their_loss), abs=1e-5)
+    wanted = gradients(trainer.model)
+    for name, found in gradients(policy.model).items():
+        torch.testing.assert_close(found, wanted[name], atol=2e-5, rtol=2e-3, msg=name)

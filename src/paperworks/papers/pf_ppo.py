@@ -37,7 +37,7 @@ SIZES: Mapping[Budget, WorldSize] = {
 ITERATIONS = {"smoke": 2, "small": 40, "full": 100}
 RATES: Mapping[Budget, Sequence[float]] = {
     "smoke": (1e-3,),
-    "small": (1e-4, 3e-4, 1e-3),
+    "small": (2e-4, 4e-4, 8e-4),
     "full": (1e-4, 2e-4, 5e-4, 1e-3),
 }
 TUNING_SEEDS = {"smoke": 0, "small": 2, "full": 5}  # worlds that only choose learning rates; no result comes from them

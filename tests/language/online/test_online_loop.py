@@ -215,8 +215,8 @@ def test_a_policy_that_says_one_thing_is_called_collapsed(small_policy: Policy, 
     with torch.no_grad():  # one token is far the likeliest whatever came before
         head = small_policy.base.get_output_embeddings().weight
         head[token] = 20 * head[token] / head[token].norm()
-        small_policy.base.get_decoder().norm.weight.zero_()  # type: ignore[union-attr]
-        small_policy.base.get_decoder().norm.register_forward_hook(  # type: ignore[union-attr]
+        small_policy.base.get_decoder().norm.weight.zero_()
+        small_policy.base.get_decoder().norm.register_forward_hook(
             lambda module, inputs, output: output + head[token].detach()
         )
     result = learn(small_policy, "rloo", iterations=1, max_new_tokens=2)

@@ -15,8 +15,10 @@ from paperworks.language.online.judges import RewardJudge
 from paperworks.language.online.rollouts import Rollouts
 from paperworks.language.online.rounds import Context
 from paperworks.language.sources.dno_pairs import win_rates
-from paperworks.language.sources.ranking import Indices, Labeller, Numbers, rank_pairs, reward_labeller
+from paperworks.language.sources.ranking import Labeller, rank_pairs, reward_labeller
 from paperworks.language.sources.rejection import (
+    Indices,
+    Numbers,
     RejectionOptions,
     first_of_each,
     pointwise_reward,

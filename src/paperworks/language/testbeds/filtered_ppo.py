@@ -101,7 +101,7 @@ class Recipe:
     corrected: bool = False  # weigh kept samples by 1 / the filter's weight
     generated: int = 80  # samples an iteration, all prompts
     updates: int = 2  # optimiser steps an iteration
-    kl_weight: float = 0.05
+    kl_weight: float = 0.1
     iterations: int = 100
     judge_every: int = 10
 
