@@ -24,6 +24,7 @@ from paperworks.language.data import Dataset, Demonstration, Feedback, Preferenc
 from paperworks.language.data.conversions import preferences_to_demonstrations, preferences_to_feedback
 from paperworks.language.evaluation import ScoredRows, sample_report, score_rows
 from paperworks.language.objectives.objective import Objective, PairLogps, PairObjective, ResponseLogps
+from paperworks.language.online.job import other_models
 from paperworks.language.online.loop import OnlineResult, train_online
 from paperworks.language.online.methods import METHODS
 from paperworks.language.online.options import OnlineOptions
@@ -113,7 +114,7 @@ def train_point(
 
 def _train_online(job: CompareJob, point: Point, policy: Policy, pairs: Dataset[Preference], seed: int) -> OnlineResult:
     """The method on the pairs' prompts: as many optimiser steps as the others, as many prompts a step as they have pairs."""
-    online = online_options(job, point, len(pairs))
+    online, objective = online_options(job, point, len(pairs)), point.make()
     options = dataclasses.replace(job.training, **point.training(), select="last", tracker="none", seed=seed)
     names = job.train_rewards or job.rewards[:1]
     reward = reward_from_options(
@@ -125,7 +126,8 @@ def _train_online(job: CompareJob, point: Point, policy: Policy, pairs: Dataset[
     gold = load_reward(job.rewards[0], device=job.device) if job.train_rewards and job.rewards else None
     trajectory: list[dict[str, float]] = []
     result = train_online(
-        policy, METHODS[point.objective], point.make(), pairs, online, options, reward=reward, gold=gold,
+        policy, METHODS[point.objective], objective, pairs, online, options, reward=reward, gold=gold,
+        others=other_models(objective, policy, job.device),
         on_iteration=lambda iteration, total, values: trajectory.append(
             {name: values[name] for name in ("kl", "reward", "gold_reward") if name in values}
         ),

@@ -28,7 +28,6 @@ from paperworks.language.objectives.lol import (
     AdvantageLoLSequence,
     RewardLoL,
 )
-from paperworks.language.objectives.nash_md import NashMD
 from paperworks.language.objectives.npo import NPO, NPOKL, NPORetain
 from paperworks.language.objectives.objective import Objective
 from paperworks.language.objectives.orpo import ORPO

@@ -25,6 +25,7 @@ from paperworks.language.online.report import write_report
 from paperworks.language.policy import LoraOptions, Policy, Precision
 from paperworks.language.rewards.options import RewardOptions, reward_from_options
 from paperworks.language.rewards.reward import Reward
+from paperworks.language.sources.token_rewards import check_vocabularies
 from paperworks.language.train_job import DataSource, ValidationOptions, never_began, same_job
 from paperworks.language.train_options import TrainOptions
 from paperworks.language.validation_reward import ValidationReward
@@ -150,7 +151,8 @@ def online_job(
         with run:
             result = train_online(
                 policy, method, job.objective, rows, job.online, job.training,
-                reward=reward, judge=judge, gold=gold, evaluator=evaluator, folder=run.folder, resume=resume,
+                reward=reward, judge=judge, gold=gold, evaluator=evaluator,
+                others=other_models(job.objective, policy, job.device), folder=run.folder, resume=resume,
                 server=None if job.vllm_url is None else VllmServer(job.vllm_url, run.folder / "adapters"),
                 on_iteration=_Shown(job, run, shown),
                 on_samples=_some_answers(job, shown), on_note=shown.say,
@@ -199,6 +201,19 @@ def _some_answers(job: OnlineJob, shown: Progress) -> OnSamples:
             shown.say(f"iteration {iteration}{reward}: …{prompt[-40:]} → {answer[:100]}{'…' * (len(answer) > 100)}")
 
     return show
+
+
+def other_models(objective: Objective, policy: Policy, device: str) -> dict[str, Policy]:
+    """The models that an objective has answers scored by beside policy and reference; frozen, of the same vocabulary.
+
+    Raises OptionError where none is named or the vocabulary is another, ModelError for one that does not load.
+    """
+    named: dict[str, str] = getattr(objective, "other_models", dict)()
+    found = {name: Policy.load(path, device=device) for name, path in named.items()}
+    for other in found.values():
+        other.model.requires_grad_(False)
+    check_vocabularies({"the policy": policy, **found})
+    return found
 
 
 def _policy(job: OnlineJob) -> Policy:

@@ -27,6 +27,7 @@ from paperworks.core.seeding import seed_everything, torch_generator
 from paperworks.language import checkpoints
 from paperworks.language.data import Dataset
 from paperworks.language.data.conversation import plain_text
+from paperworks.language.objectives.dr_po import DRPO
 from paperworks.language.objectives.objective import Objective
 from paperworks.language.objectives.policy_gradient import Penalty
 from paperworks.language.online import replay
@@ -44,6 +45,7 @@ from paperworks.language.optimisation import Optimisation
 from paperworks.language.policy import Policy
 from paperworks.language.rewards.reward import Reward
 from paperworks.language.sampling import check_room
+from paperworks.language.sources.resets import ResetBank, Resets
 from paperworks.language.step_losses import StepLosses
 from paperworks.language.train_options import Plan, TrainOptions, learning_rate
 from paperworks.language.training import Evaluator, Interrupted
@@ -156,6 +158,14 @@ class _Loop:
         if reference is None and needs_reference:
             reference = policy.reference()
         self.models = Models(policy, reference, cast("ValueHead | None", self.modules.get("critic")), others, server)
+        self.bank: ResetBank | None = None
+        if isinstance(objective, DRPO) and objective.reset_share:
+            self.bank = objective.bank(prompts.rows, policy, online.max_new_tokens)
+            self._note(
+                "reward, length and KL are of answers that may begin with logged tokens, whose KL is not counted"
+            )
+            for line in self.bank.notes():
+                self._note(line)
         self.optimisation = Optimisation(policy, objective, self.modules, options, accelerator)
         self.controller = KlController(online)
         self.steps = online.iterations * online.updates * online.minibatches
@@ -190,9 +200,11 @@ class _Loop:
         objective = self._objective_of(iteration)
         rows = [self.prompts[row] for row in self.plan.rows(iteration)]
         spent = Spent()
+        resets = self._resets(rows, iteration)
         rollouts = collect(
             self.models, rows, self.method.draws(objective, self.online), self.online,
             seed=self.options.seed, iteration=iteration, reward=self.reward, spent=spent,
+            prefixes=None if resets is None else resets.prefixes,
         )  # fmt: skip
         values = self._measured(rollouts, iteration)
         if self.online.kl_stop is not None and values.get("kl", 0.0) > self.online.kl_stop:
@@ -224,6 +236,8 @@ class _Loop:
             "seconds_updating": time.perf_counter() - updating,
             "seconds": time.perf_counter() - began,
         }
+        if resets is not None:
+            values |= {"reset_share": resets.share, "reset_length": resets.mean_length}
         if self.method.penalises:
             values["kl_weight"] = context.penalty.weight
         self._show(rollouts, iteration)
@@ -232,6 +246,14 @@ class _Loop:
     def _objective_of(self, iteration: int) -> Objective:
         at_round = getattr(self.objective, "at_round", None)
         return self.objective if at_round is None else cast(Objective, at_round(iteration))
+
+    def _resets(self, rows: Sequence[Any], iteration: int) -> Resets | None:
+        """The beginnings that answers go on from, for the method that has them."""
+        if self.bank is None:
+            return None
+        keys = [plain_text(row.prompt) for row in rows]
+        share = cast(DRPO, self.objective).reset_share
+        return self.bank.draw(keys, share=share, seed=self.options.seed, step=iteration)
 
     def _with_offline(self, context: Context, rows: Sequence[Any]) -> Context:
         if not self.method.takes_pairs:

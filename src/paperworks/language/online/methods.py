@@ -13,11 +13,14 @@ import torch
 
 from paperworks.core.errors import OptionError
 from paperworks.language.objectives.copg import CoPG
+from paperworks.language.objectives.dr_po import DRPO
 from paperworks.language.objectives.hypo import HyPO
 from paperworks.language.objectives.nash_md import NashMD
 from paperworks.language.objectives.objective import Objective
+from paperworks.language.objectives.pf_ppo import PFPPO
 from paperworks.language.objectives.policy_gradient import GRPO, PPO, RLOO, Reinforce, RolloutObjective
 from paperworks.language.objectives.rso import RSO
+from paperworks.language.objectives.rto import RTO
 from paperworks.language.objectives.sft import BestOfNDistill
 from paperworks.language.objectives.soft_preferences import DNO, IPOMD, OnlineDPO, OnlineIPO
 from paperworks.language.objectives.xpo import XPO
@@ -76,6 +79,16 @@ def policy_gradient(rollouts: Rollouts, context: Context) -> Batch:
     """Every answer with its credit."""
     objective = cast(RolloutObjective, context.objective)
     return groups(rollouts, objective.credit(rollouts, context.penalty))
+
+
+def filtered(rollouts: Rollouts, context: Context) -> Batch:
+    """PF-PPO: credit over all answers, then those that the filter keeps."""
+    objective = cast(PFPPO, context.objective)
+    credit = objective.credit(rollouts, context.penalty)
+    kept = objective.selected(rollouts, context.seed)
+    batch = groups(rollouts.select(kept), {name: rollouts.of(values, kept) for name, values in credit.items()})
+    dropped = len(rollouts) - len(set(kept))
+    return Batch(batch.items, batch.reference, {"filtered_out": dropped} if dropped else {})
 
 
 def against_mixture(rollouts: Rollouts, context: Context) -> Batch:
@@ -137,6 +150,9 @@ METHODS: dict[str, Method] = {
         Method("rloo", RLOO, policy_gradient, _own, penalises=True, least_samples=2),
         Method("grpo", GRPO, policy_gradient, _own, least_samples=2),
         Method("ppo", PPO, policy_gradient, _own, {"samples": 1, "updates": 4}, penalises=True),
+        Method("pf-ppo", PFPPO, filtered, _own, {"samples": 5, "updates": 3}, penalises=True, least_samples=2),
+        Method("rto", RTO, policy_gradient, _own, {"samples": 1, "updates": 4, "kl_coef": 0.01}, penalises=True),
+        Method("dr-po", DRPO, policy_gradient, _own, {"samples": 1, "updates": 4}, penalises=True),
         Method("nash-md", NashMD, against_mixture, _against_mixture, {"samples": 1}, judges=True),
         Method("online-dpo", OnlineDPO, compared("best-worst"), _own, {"samples": 2}, judges=True, least_samples=2),
         Method("online-ipo", OnlineIPO, compared("first-two"), _own, {"samples": 2}, judges=True, least_samples=2),
