@@ -12,7 +12,7 @@ from paperworks.core.options import Parser, add_dataclass_arguments, given_optio
 
 
 def is_meant(argv: Sequence[str], config: Mapping[str, Any]) -> bool:
-    """Whether a training command is of an online method: named so, told so by --prompts, or by its configuration."""
+    """Whether a training command is of an online method: by its name, unless --data or its configuration says otherwise."""
     name = argv[0] if argv and not argv[0].startswith("-") else None
     if name is None:
         return "method" in config
@@ -27,7 +27,8 @@ def is_meant(argv: Sequence[str], config: Mapping[str, Any]) -> bool:
                 f"train {spelling}: learns from rows, give --data FILE; on its own answers learn: {', '.join(METHODS)}"
             )
         return asks
-    return asks or spelling not in objective_names() or config.get("method") == spelling
+    from_rows = any(word == "--data" or word.startswith("--data=") for word in argv) or "objective" in config
+    return asks or not from_rows or spelling not in objective_names()
 
 
 def parse(argv: Sequence[str], config: Mapping[str, Any]) -> argparse.Namespace:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paperworks.core.files import read_json
+from paperworks.core.files import read_json, write_json_atomic
 from paperworks.experiment.definition import Arm, Budget, Claim, Experiment, Metric, Part, Published, Workspace
 from paperworks.experiment.results import Results
 from paperworks.language.testbeds import gaussian_policies, overoptimisation
@@ -77,13 +77,15 @@ def rewards_of(arm: str, world: World, members: Proxies, wide: Proxies) -> list[
 # ------------------------------------------------------------------------------------------------------- A: best of n
 
 ANSWERS = {"smoke": (4, 64), "small": (100, 4096), "full": (1000, 12_600)}  # prompts, answers to each
-SIZES = {"smoke": (1, 4, 16, 64), "small": (1, 4, 16, 64, 256, 1024, 4000), "full": (1, 4, 16, 64, 256, 1024, 4096, 12_500)}
+SIZES = {
+    "smoke": (1, 4, 16, 64),
+    "small": (1, 4, 16, 64, 256, 1024, 4000),
+    "full": (1, 4, 16, 64, 256, 1024, 4096, 12_500),
+}
 
 
 def prepare_curves(seed: int, budget: Budget, workspace: Workspace) -> None:
     """Part A, once a seed: every arm's best-of-n curves in every setting, from one scoring of the answers."""
-    from paperworks.core.files import json_text, write_atomic
-
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     for setting in SETTINGS:
@@ -91,7 +93,7 @@ def prepare_curves(seed: int, budget: Budget, workspace: Workspace) -> None:
         found[setting] = _curves(world, members, wide, budget)
     folder = workspace.seed_folder(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "curves.json", json_text(found))
+    write_json_atomic(folder / "curves.json", found)
 
 
 def _curves(world: World, members: Proxies, wide: Proxies, budget: Budget) -> dict[str, Any]:

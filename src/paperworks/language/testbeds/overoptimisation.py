@@ -38,7 +38,7 @@ class World:
     centre: float = 0.0
     unit: float = 1.0
 
-    def gold(self, answers: Float[Tensor, "... dimensions"]) -> Float[Tensor, "..."]:
+    def gold(self, answers: Float[Tensor, "... dimensions"]) -> Float[Tensor, ...]:
         """Gold reward, less its mean over answers and in units of its deviation over them."""
         value = 2 * (torch.tanh(answers @ self.first.T + self.bias) @ self.second)
         extremes = relu(answers.abs() - 1).square().sum(-1).clamp(max=20)
@@ -93,7 +93,7 @@ class Proxies:
     deviation: Float[Tensor, " networks"]
 
     @torch.no_grad()
-    def score(self, answers: Float[Tensor, "*batch dimensions"]) -> Float[Tensor, "networks *batch"]:
+    def score(self, answers: Float[Tensor, "*batch dimensions"]) -> Float[Tensor, networks * batch]:
         """Standardised rewards of the same answers by every network."""
         flat = answers.reshape(1, -1, DIMENSIONS).expand(len(self.mean), -1, -1)
         values = (_forward(self.weights, flat) - self.mean[:, None]) / self.deviation[:, None]
@@ -142,7 +142,7 @@ def equal_width(networks: int, width: int = 32) -> int:
     return round((-linear + math.sqrt(linear**2 + 4 * (total - 1))) / 2)
 
 
-def aggregate(scores: Float[Tensor, "members ..."], rule: str, uwo_lambda: float = 0.5) -> Float[Tensor, "..."]:
+def aggregate(scores: Float[Tensor, "members ..."], rule: str, uwo_lambda: float = 0.5) -> Float[Tensor, ...]:
     """`rewards.ensemble.combine` on tensors of any shape: mean, wco or uwo, with the population variance."""
     if rule == "wco":
         return scores.amin(0)
