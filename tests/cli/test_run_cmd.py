@@ -323,7 +323,9 @@ def test_a_paper_of_this_version_runs(capsys):
 
 def without_experiment() -> str:
     """A paper of the catalogue that cannot be run yet; its name stands for none when all can."""
-    return next((card.slug for card in Catalog.open().cards() if card.slug not in papers.papers_here()), "no-such-paper")
+    return next(
+        (card.slug for card in Catalog.open().cards() if card.slug not in papers.papers_here()), "no-such-paper"
+    )
 
 
 @pytest.mark.parametrize("argv", [["run", "--help"], ["run", without_experiment()], ["runs"], ["report", "rdpo"]])

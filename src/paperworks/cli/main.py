@@ -40,7 +40,10 @@ VERBS: Mapping[str, Verb] = {
     "evaluate": Verb(
         "paperworks.cli.evaluate_cmd", "measure a model: accuracy, KL, reward; unlearning; a reward model"
     ),
-    "select": Verb("paperworks.cli.select_cmd", "choose training data: filters by reward, pairs of scored candidates, graded responses"),
+    "select": Verb(
+        "paperworks.cli.select_cmd",
+        "choose training data: filters by reward, pairs of scored candidates, graded responses",
+    ),
     "runs": Verb("paperworks.cli.runs_cmd", "what was run here"),
     "report": Verb("paperworks.cli.report_cmd", "the report of a run"),
 }

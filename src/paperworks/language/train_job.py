@@ -252,9 +252,10 @@ def same_job(config: Mapping[str, Any], folder: Path) -> None:
     """A resumed run must be the same run. Raises RunError naming what differs."""
     before, now = _flat(load_yaml(run_yaml(folder))), _flat(config)
     different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    named = [name for name in ("method", "objective") if name in different]
-    if named:
-        different = named  # its options differ as a matter of course
+    if "method" in different or "objective" in different:
+        different = [
+            name for name in different if name in ("method", "objective")
+        ]  # its options differ as a matter of course
     if different:
         listed = ", ".join(
             f"{name} was {before.get(name, 'not given')}, now {now.get(name, 'not given')}" for name in different[:6]

@@ -329,7 +329,8 @@ EXPERIMENT = Experiment(
         for arm, value in zip(("mean", "wco", "uwo"), values, strict=True)
     ),
     differences="The paper optimises Pythia 1.4B against reward models of 7M to 1.3B parameters, with a 7B model as gold, "
-    "12 600 answers to each of 1000 prompts and PPO; here answers are points, policies Gaussian and rewards small networks. The "
+    "12 600 answers to each of 1000 prompts and PPO; here answers are points, policies Gaussian and rewards small "
+    "networks. The "
     "world's difficulty was set on other seeds, until single models overoptimised, and then left alone. UWO in PPO has lambda "
     "0.1 there; here all three lambdas are arms of both parts.",
     notes="Proxies are networks trained on the same noisy labels, not gold plus noise. A gain from more parameters alone would "

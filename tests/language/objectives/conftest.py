@@ -42,7 +42,9 @@ def random_batch() -> Callable[..., Any]:
                 row=torch.arange(items).repeat_interleave(each),
             )
 
-        several = {"base": getattr(objective, "n_base", 1), "online": 3} | ({"response": 4} if grouped(objective) else {})
+        several = {"base": getattr(objective, "n_base", 1), "online": 3} | (
+            {"response": 4} if grouped(objective) else {}
+        )
         scores = {role: response(role, several.get(role, 1)) for role in objective.roles}
         numbers = {
             "desirable": (torch.arange(items) % 3 > 0).double(),
@@ -56,9 +58,7 @@ def random_batch() -> Callable[..., Any]:
         asked = {name: numbers[name] for name in objective.numbers}
         of_responses = {name: {"response": uniform(4 * items)} for name in objective.response_numbers}
         kl = 10 * uniform().mean()
-        return objective.batch(
-            scores, StepInputs(0.5 + uniform(), asked, step_kl=kl, response_numbers=of_responses)
-        )
+        return objective.batch(scores, StepInputs(0.5 + uniform(), asked, step_kl=kl, response_numbers=of_responses))
 
     return build
 

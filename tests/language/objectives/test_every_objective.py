@@ -44,7 +44,13 @@ VARIANTS: list[Objective] = [
     make("reward-regression", {"error": "huber", "scale": 0.5}),
 ]
 every_objective = pytest.mark.parametrize("objective", VARIANTS, ids=repr)
-WEIGHTED_BY_THE_POLICY = ("r-gold", "r-lol", "a-lol", "a-lol-seq", "hypo")  # without gradient: the loss is no function to check
+WEIGHTED_BY_THE_POLICY = (
+    "r-gold",
+    "r-lol",
+    "a-lol",
+    "a-lol-seq",
+    "hypo",
+)  # without gradient: the loss is no function to check
 Batches = Callable[..., Any]
 
 
@@ -157,7 +163,11 @@ def test_weighted_mean_does_not_depend_on_the_split_into_micro_batches(
         assert (sum(totals) / sum(counts)).item() == pytest.approx(whole.item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("objective", [o for o in VARIANTS if o.name not in WEIGHTED_BY_THE_POLICY and getattr(o, "form", "") != "surrogate"], ids=repr)
+@pytest.mark.parametrize(
+    "objective",
+    [o for o in VARIANTS if o.name not in WEIGHTED_BY_THE_POLICY and getattr(o, "form", "") != "surrogate"],
+    ids=repr,
+)
 def test_gradient_is_that_of_finite_differences(objective: Objective, random_batch: Batches) -> None:
     batch = random_batch(objective)
 

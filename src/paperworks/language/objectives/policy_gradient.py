@@ -201,7 +201,8 @@ class GRPO(RolloutObjective):
     scale_rewards: bool = option(True, "divide by the standard deviation of the prompt's rewards")
     averaging: Averaging = option("response", "average tokens within each answer first (the paper), or all alike")
     weigh_kl: bool = option(
-        False, "weigh the KL term by the token's ratio (arXiv 2512.02556): its gradient is then that of KL(pi || pi_ref)"
+        False,
+        "weigh the KL term by the token's ratio (arXiv 2512.02556): its gradient is then that of KL(pi || pi_ref)",
     )
 
     def __post_init__(self) -> None:

@@ -51,7 +51,7 @@ def generalised_advantages(
     response: Int[Tensor, " tokens"],
     *,
     gamma: float = 1.0,
-    decay: float = 0.95,
+    decay: float | Float[Tensor, " responses"] = 0.95,
     bootstrap: Float[Tensor, " responses"] | None = None,
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
     """GAE (arXiv 1506.02438, Eq. 16): advantages and returns (advantage + value) of every token.

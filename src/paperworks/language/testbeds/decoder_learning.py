@@ -55,10 +55,12 @@ def advantages(
     mask: Bool[Tensor, "nets rows steps"],
     *,
     gamma: float = 1.0,
-    decay: float = 0.95,
+    decay: float | Float[Tensor, " nets"] = 0.95,
 ) -> tuple[Tensor, Tensor]:
-    """GAE over every response of every net: advantages and returns, zeros where masked."""
+    """GAE over every response of every net, each net with its decay: advantages and returns, zeros where masked."""
     nets, rows, steps = mask.shape
+    if isinstance(decay, Tensor):
+        decay = decay.repeat_interleave(rows)
     response = torch.arange(nets * rows).view(nets, rows, 1).expand(-1, -1, steps)[mask]
     found = generalised_advantages(rewards[mask], values[mask], response, gamma=gamma, decay=decay)
     out = [torch.zeros_like(rewards), torch.zeros_like(rewards)]
@@ -80,7 +82,7 @@ def ppo_credit(
     token_rewards: Float[Tensor, "nets rows steps"],
     *,
     gamma: float = 1.0,
-    decay: float = 0.95,
+    decay: float | Float[Tensor, " nets"] = 0.95,
     counted: Bool[Tensor, "nets rows steps"] | None = None,
 ) -> Credit:
     """Values, advantages (whitened by net) and returns of what the policy wrote."""

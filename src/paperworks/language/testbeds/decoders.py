@@ -128,11 +128,13 @@ class Decoders:
         temperature: float = 1.0,
         mixed_with: Decoders | None = None,
         share: float = 0.0,
+        forced: Int[Tensor, "nets rows steps"] | None = None,
     ) -> Responses:
         """A response to every prompt, up to `steps` tokens. Log-probabilities are the nets' own, at temperature 1.
 
         The same uniform numbers serve every net, so that runs differ by their nets alone (common random numbers). With
-        `mixed_with`, tokens come from the normalised pi^(1-share) other^share.
+        `mixed_with`, tokens come from the normalised pi^(1-share) other^share. `forced`: tokens that stand at their places
+        in place of drawn ones, END (0) where the nets write.
         """
         nets, rows, prompt = prompts.shape
         uniform = torch.rand(steps, rows, generator=generator)
@@ -153,6 +155,8 @@ class Decoders:
             picked = picked.clamp(max=self.shape.vocabulary - 1)
             if temperature == 0:
                 picked = drawn.argmax(-1)
+            if forced is not None:
+                picked = torch.where(forced[:, :, step] != END, forced[:, :, step], picked)
             picked = torch.where(alive, picked, END)
             tokens[:, :, prompt + step] = picked
             mask[:, :, step] = alive
@@ -268,13 +272,18 @@ def fit_scores(
     *,
     steps: int,
     rate: Tensor | float = 2e-3,
+    score: Callable[[Decoders, Tensor, int], Tensor] | None = None,
 ) -> Decoders:
-    """Reward models by Bradley-Terry: nets that score the first of `batches(step)` = (chosen, rejected) higher."""
+    """Reward models by Bradley-Terry: nets that score the first of `batches(step)` = (chosen, rejected) higher.
+
+    `score` is what a net says of responses, `scores_of` by default.
+    """
+    score = score or scores_of
     trained = nets.trainable()
     adam = Adam(trained, rate)
     for step in range(steps):
         chosen, rejected = batches(step)
-        margin = scores_of(trained, chosen, prompt) - scores_of(trained, rejected, prompt)
+        margin = score(trained, chosen, prompt) - score(trained, rejected, prompt)
         adam.step(-functional.logsigmoid(margin).mean(1), factor=0.5 * (1 + math.cos(math.pi * step / steps)))
     return trained.take(range(len(trained)))
 
@@ -283,6 +292,12 @@ def scores_of(nets: Decoders, tokens: Int[Tensor, "nets rows length"], prompt: i
     """What reward models say of whole responses: their number at the last token."""
     count = response_mask(tokens[:, :, prompt:]).sum(-1)
     return nets.score(tokens, prompt + count - 1)
+
+
+def mean_scores_of(nets: Decoders, tokens: Int[Tensor, "nets rows length"], prompt: int) -> Float[Tensor, "nets rows"]:
+    """What reward models say that read every token of a response: the mean of their numbers."""
+    mask = response_mask(tokens[:, :, prompt:])
+    return (nets.values(nets.states(tokens)[:, :, prompt:]) * mask).sum(-1) / mask.sum(-1)
 
 
 def response_mask(answers: Int[Tensor, "*shape steps"]) -> Bool[Tensor, "*shape steps"]:

@@ -51,7 +51,7 @@ def preferred(
     second: Int[Tensor, "*rows length"],
     generator: torch.Generator,
     *,
-    slope: float = 4.0,
+    slope: float = 6.0,
     noise: float = 0.0,
 ) -> tuple[Int[Tensor, "*rows length"], Int[Tensor, "*rows length"]]:
     """(chosen, rejected): Bradley-Terry on slope times the gold reward, a share `noise` of the labels turned around."""
