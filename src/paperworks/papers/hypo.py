@@ -352,7 +352,6 @@ EXPERIMENT = Experiment(
     notes="Grid points are chosen by reward alone: a KL is not asked for, and comes with lam. The paper's tables could not be "
     "read, so that no figures of it stand here. In part B a baseline made of one other sample costs more variance than it "
     "saves: it pays with more samples, or where the KL is large against the spread of log-ratios. The exact KL of each token "
-    "is biased and has by far the least error on responses this short. In part D the KL is exact, and holds the "
-    "policy only where "
-    "lam times its slope outweighs DPO's pull while mass begins to flow; below that it changes nothing in the end.",
+    "is biased and has by far the least error on responses this short. In part D the KL is exact, and holds the policy only "
+    "where lam times its slope outweighs DPO's pull while mass begins to flow; below that it changes nothing in the end.",
 )

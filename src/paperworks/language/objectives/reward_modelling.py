@@ -85,8 +85,9 @@ class BradleyTerry(RewardObjective):
 
     With `ensemble` = K, K members train in one run on the mean of their losses, each from a head drawn for it and, with
     `bootstrap`, on its own Poisson(1) resample of the rows. What they share: the batches' order, and all layers below the
-    last `member_layers`, which are frozen and computed once; above, every member is a model of its own. With
-    member_layers=0 they are heads on one trunk that trains for all (arXiv 2406.01013), and disagree far less.
+    last `member_layers`, which are computed once. Frozen (`freeze_shared`), these leave every member a model of its own above
+    them; trained on all members' losses, they pull the members together. With member_layers=0 members are heads on one trunk
+    (arXiv 2406.01013) and hardly disagree.
     """
 
     name: ClassVar[str] = "reward-model"
@@ -97,7 +98,11 @@ class BradleyTerry(RewardObjective):
     label_smoothing: float = option(0.0, "assumed share of pairs whose label is wrong", low=0, below=0.5)
     ensemble: int = option(1, "members trained in one run: heads on one backbone; combined at use (--combine)", low=1)
     member_layers: int | None = option(
-        None, "top layers that each member has for itself, the rest frozen (default: a sixth); 0: heads alone", low=0
+        None, "with an ensemble: top layers of each member's own (default: a sixth); 0: heads alone", low=0
+    )
+    freeze_shared: bool | None = option(
+        None,
+        "with an ensemble: layers below the members' own are not trained (default: in models of 12 layers or more)",
     )
     bootstrap: bool = option(True, "with an ensemble: each member has its own resample of the rows")
 
@@ -118,7 +123,7 @@ class BradleyTerry(RewardObjective):
             raise ModelError(f"{model.name} has {model.members} members; train it with --ensemble {model.members}")
         if self.ensemble == 1 or held_out:
             return Prepared(self, dataset)
-        model.make_ensemble(self.ensemble, layers=self.member_layers, seed=seed)
+        model.make_ensemble(self.ensemble, layers=self.member_layers, freeze_shared=self.freeze_shared, seed=seed)
         return Prepared(self, with_draws(dataset, seed) if self.bootstrap else dataset)
 
     def modules(self, policy: Any) -> dict[str, nn.Module]:

@@ -1,8 +1,8 @@
-"""Members of an ensemble that have top layers of their own on a frozen, shared lower part of one decoder.
+"""Members of an ensemble that have top layers of their own on the shared lower part of one decoder.
 
-What is below is computed once for all members and takes no gradient; from there on each member is a model of its own: its
-copies of the last layers and of the final norm, and a head drawn for it. The first member is the decoder itself, so that
-its folder is an ordinary reward model; the others stand beside it in `members.safetensors`.
+What is below is computed once for all members; from there on each member is a model of its own: its copies of the last
+layers and of the final norm, and a head drawn for it. The first member is the decoder itself, so that its folder is an
+ordinary reward model; the others stand beside it in `members.safetensors`.
 """
 
 from __future__ import annotations
@@ -50,10 +50,14 @@ class MemberTop(nn.Module):
 def default_layers(base: Any) -> int:
     """Own layers a member where none are given: a sixth, at least one; 0 where the architecture cannot be divided."""
     try:
-        layers, _ = _parts(base)
+        return max(1, len(_parts(base)[0]) // 6)
     except ModelError:
         return 0
-    return max(1, len(layers) // 6)
+
+
+def is_deep(base: Any) -> bool:
+    """Whether the lower part of the decoder is worth keeping as it is: 12 layers or more."""
+    return len(_parts(base)[0]) >= 12
 
 
 def own_layers(base: Any, count: int) -> list[nn.Module]:

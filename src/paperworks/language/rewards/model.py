@@ -5,7 +5,7 @@ The backbone is an encoder (BERT, RoBERTa, DistilBERT …), which reads prompt a
 The folders are ordinary Hugging Face ones: `AutoModelForSequenceClassification` loads them and gives the same scores.
 Text is tokenised anew by the reward model's own tokenizer, so that it may judge any policy's text.
 
-An ensemble is one model too. Its members have top layers of their own on a frozen lower part, through which every text goes
+An ensemble is one model too. Its members have top layers of their own on a shared lower part, through which every text goes
 once for all; or heads alone on one trunk (arXiv 2406.01013).
 """
 
@@ -30,7 +30,14 @@ from paperworks.language.data.conversation import plain_text
 from paperworks.language.data.schemas import Graded, Text
 from paperworks.language.items import batches_by_tokens
 from paperworks.language.logprobs import TokenLogps, Tree
-from paperworks.language.rewards.member_blocks import MemberTop, copies, default_layers, freeze_below, save_tops
+from paperworks.language.rewards.member_blocks import (
+    MemberTop,
+    copies,
+    default_layers,
+    freeze_below,
+    is_deep,
+    save_tops,
+)
 from paperworks.language.rewards.model_files import EnsembleFacts, grow_head, read, several_outputs
 from paperworks.language.rewards.model_forward import (
     last_linear,
@@ -94,12 +101,15 @@ class RewardModel(TextModel):
         """The own layers of all members but the first, whose own are the model's; empty where there are none."""
         return tuple(getattr(self.base, "_member_tops", ()))
 
-    def make_ensemble(self, members: int, *, layers: int | None = None, seed: int = 0) -> None:
+    def make_ensemble(
+        self, members: int, *, layers: int | None = None, freeze_shared: bool | None = None, seed: int = 0
+    ) -> None:
         """Make a fresh model an ensemble: every member with a head, and `layers` top layers, of its own.
 
-        None: a sixth of the layers, or heads alone where the model cannot be divided or has adapters. The layers below are
-        frozen; with 0 the trunk trains on all members' losses together, which leaves them little to disagree about. For a
-        model with as many members already only the freezing is done. Raises ModelError for another number of members, for a
+        layers None: a sixth of them, or heads alone (0) where the model cannot be divided or has adapters. With
+        `freeze_shared` (None: in models of 12 layers or more) what is below takes no gradient and the members are
+        independent; else it trains on all members' losses together, which leaves them less to disagree about. For a model
+        with as many members already only the freezing is done. Raises ModelError for another number of members, for a
         trained head (its copies would agree), and for layers where they are impossible.
         """
         if self.ensemble is not None and (members, layers or self.own_layers) != (self.members, self.own_layers):
@@ -125,7 +135,7 @@ class RewardModel(TextModel):
             else:
                 grow_head(self.base, members, seed)
             self.know_members(EnsembleFacts(members, layers))
-        if self.own_layers:
+        if self.own_layers and (is_deep(self.base) if freeze_shared is None else freeze_shared):
             freeze_below(self.base, self.own_layers, last_linear(self.base))
 
     def know_members(self, facts: EnsembleFacts) -> None:

@@ -102,7 +102,13 @@ def standardise_members(model: RewardModel, rows: Sequence[Preference], *, what:
     model.know_members(dataclasses.replace(model.ensemble, scales=scales, standardised_on=on, correlation=correlation))
     chosen, rejected = np.split(scores, 2, axis=1)
     differ = float((np.ptp(np.sign(chosen - rejected), axis=0) > 0).mean())
-    return (
+    line = (
         f"ensemble: {model.members} members standardised on {on}; their scores correlate {correlation:.3f} on average, and "
         f"they disagree about {differ:.1%} of pairs"
     )
+    if correlation > 0.99:
+        line += (
+            "; members that agree everywhere protect from little: give them more layers of their own (--member-layers), or "
+            "train single models with other seeds and name each by --reward"
+        )
+    return line

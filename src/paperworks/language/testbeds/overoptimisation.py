@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -93,7 +94,7 @@ class Proxies:
     deviation: Float[Tensor, " networks"]
 
     @torch.no_grad()
-    def score(self, answers: Float[Tensor, "*batch dimensions"]) -> Float[Tensor, networks * batch]:
+    def score(self, answers: Float[Tensor, "... dimensions"]) -> Float[Tensor, "networks ..."]:
         """Standardised rewards of the same answers by every network."""
         flat = answers.reshape(1, -1, DIMENSIONS).expand(len(self.mean), -1, -1)
         values = (_forward(self.weights, flat) - self.mean[:, None]) / self.deviation[:, None]
@@ -133,6 +134,22 @@ def train_proxies(
             values = _forward(own, fresh)
         out.append(Proxies(own, values.mean(1), values.std(1, correction=0)))
     return out
+
+
+def save_proxies(path: str | Path, proxies: Proxies) -> None:
+    """Write a batch of proxies as safetensors."""
+    from safetensors.torch import save_file
+
+    layers = {f"layer{number}": layer.contiguous() for number, layer in enumerate(proxies.weights)}
+    save_file({**layers, "mean": proxies.mean, "deviation": proxies.deviation}, path)
+
+
+def load_proxies(path: str | Path) -> Proxies:
+    """Read what `save_proxies` wrote."""
+    from safetensors.torch import load_file
+
+    found = load_file(path)
+    return Proxies(tuple(found[f"layer{number}"] for number in range(6)), found["mean"], found["deviation"])
 
 
 def equal_width(networks: int, width: int = 32) -> int:
