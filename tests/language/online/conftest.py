@@ -74,7 +74,7 @@ def vowels() -> Reward:
     return CheckedReward("vowels", share)
 
 
-OF_LOOP = ("folder", "resume", "judge", "gold", "on_iteration", "on_note", "evaluator")
+OF_LOOP = ("folder", "resume", "judge", "gold", "on_iteration", "on_note", "evaluator", "others")
 Learn = Callable[..., OnlineResult]
 
 
@@ -87,7 +87,7 @@ def learn(prompt_rows: Dataset[Any], pair_rows: Dataset[Any], vowels: Reward) ->
         quick = {"iterations": 2, "prompts_per_iteration": 3, "max_new_tokens": 5}
         of_loop = {key: more.pop(key) for key in OF_LOOP if key in more}
         reward, objective = more.pop("reward", vowels), more.pop("objective", method.objective())
-        prompts = more.pop("prompts", pair_rows if method.takes_pairs else prompt_rows)
+        prompts = more.pop("prompts", pair_rows if method.takes_pairs or name == "dr-po" else prompt_rows)
         online = {key: more.pop(key) for key in list(more) if key in OnlineOptions.__dataclass_fields__}
         options = TrainOptions(**{"learning_rate": 1e-2, "schedule": "constant", "micro_batch": 8, **more})
         return train_online(

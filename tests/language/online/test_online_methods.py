@@ -11,6 +11,7 @@ import torch
 
 from paperworks.core.errors import OptionError
 from paperworks.language.objectives.policy_gradient import Penalty, Reinforce
+from paperworks.language.objectives.rto import RTO
 from paperworks.language.objectives.xpo import XPO
 from paperworks.language.online.collecting import Draw, Models, collect
 from paperworks.language.online.judges import RewardJudge
@@ -127,11 +128,49 @@ def test_answers_without_an_end(rule: Any, wanted: list[float], make_rollouts: C
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_method_takes_its_steps(name: str, small_policy: Policy, learn: Callable[..., Any]) -> None:
     before = small_policy.content_hash()
-    result = learn(small_policy, name)
+    more: dict[str, Any] = {}
+    if name == "rto":
+        more = {"objective": RTO(dpo_model="given"), "others": {"dpo": small_policy.reference()}}
+    result = learn(small_policy, name, **more)
     assert result.iterations == 2 and small_policy.content_hash() != before
     assert result.sampled_tokens > 0 and result.trained_tokens > 0
     assert {"loss", "grad_norm", "length", "finished"} <= set(result.final)
     assert ("kl_weight" in result.final) == METHODS[name].penalises
+
+
+def test_rto_asks_for_its_model(small_policy: Policy, learn: Callable[..., Any]) -> None:
+    with pytest.raises(OptionError, match=r"dpo_model.*a model trained by DPO"):
+        learn(small_policy, "rto")
+    with pytest.raises(OptionError, match=r"rto: .*not given: dpo"):
+        learn(small_policy, "rto", objective=RTO(dpo_model="given"))
+
+
+def test_rto_without_token_rewards_is_ppo(small_policy: Policy, learn: Callable[..., Any]) -> None:
+    start = {key: value.clone() for key, value in small_policy.model.state_dict().items()}
+    found = []
+    for name, objective in (("rto", METHODS["rto"].objective(beta1=0.0)), ("ppo", METHODS["ppo"].objective())):
+        small_policy.model.load_state_dict(start)
+        learn(small_policy, name, objective=objective, kl_coef=0.01)
+        found.append({key: value.clone() for key, value in small_policy.model.state_dict().items()})
+    assert all(torch.equal(found[0][key], found[1][key]) for key in start)
+
+
+def test_dr_po_begins_with_logged_tokens(small_policy: Policy, pair_rows: Any, learn: Callable[..., Any]) -> None:
+    result = learn(small_policy, "dr-po", prompts=pair_rows)
+    assert result.final["reset_share"] == 1 and result.final["reset_length"] >= 1
+
+
+def test_dr_po_without_resets_is_ppo(small_policy: Policy, pair_rows: Any, learn: Callable[..., Any]) -> None:
+    start = {key: value.clone() for key, value in small_policy.model.state_dict().items()}
+    found = []
+    for name, objective in (
+        ("dr-po", METHODS["dr-po"].objective(reset_share=0.0)),
+        ("ppo", METHODS["ppo"].objective()),
+    ):
+        small_policy.model.load_state_dict(start)
+        learn(small_policy, name, objective=objective, prompts=pair_rows)
+        found.append({key: value.clone() for key, value in small_policy.model.state_dict().items()})
+    assert all(torch.equal(found[0][key], found[1][key]) for key in start)
 
 
 @pytest.mark.parametrize("name", ["grpo", "ppo", "xpo", "ipo-md"])

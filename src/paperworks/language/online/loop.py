@@ -158,6 +158,11 @@ class _Loop:
         if reference is None and needs_reference:
             reference = policy.reference()
         self.models = Models(policy, reference, cast("ValueHead | None", self.modules.get("critic")), others, server)
+        missing = set(getattr(objective, "other_models", dict)()) - set(others)
+        if missing:
+            raise OptionError(
+                f"train {method.name}: answers are to be scored by models that are not given: {', '.join(missing)}"
+            )
         self.bank: ResetBank | None = None
         if isinstance(objective, DRPO) and objective.reset_share:
             self.bank = objective.bank(prompts.rows, policy, online.max_new_tokens)

@@ -58,7 +58,7 @@ def _predictions(results: Results, labels: Mapping[str, str], setting: str) -> t
     )
     return svg, (
         "what the choice before training foretold; rank correlation of R² and outcome over the five filters: "
-        f"{over:.2f} of means over seeds, {seeds:.2f} by seed"
+        f"{over:.2f} of means over seeds, {seeds.format('.2f')} seed by seed"
     )
 
 
