@@ -14,6 +14,7 @@ NAMES = (
     "unlearning_evaluation_speed",
     "ladder_speed",
     "online_speed",
+    "reward_ensemble_speed",
 )
 
 

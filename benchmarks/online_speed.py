@@ -86,9 +86,11 @@ class Theirs:
         from datasets import Dataset as Table
         from peft import LoraConfig
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
         from paperworks.language.models import resolve
 
+        disable_progress_bar()
         folder = resolve(model)
         config_class, trainer_class = getattr(trl, f"{method.upper()}Config"), getattr(trl, f"{method.upper()}Trainer")
         self.rows = [{"prompt": list(prompt)} for prompt in prompts(PROMPTS * iterations)]
