@@ -56,6 +56,15 @@ def test_a_comparison_prints_a_table_a_bottom_line_and_what_to_do_next(compare, 
     assert "Bottom line" in (record.folder / "report.html").read_text()
 
 
+def test_a_verifier_judges_and_trains(compare, capsys):
+    rows = [{**json.loads(line), "wanted": "x"} for line in Path("prefs.jsonl").read_text().splitlines()]
+    Path("prefs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert compare("dpo", "rloo", "--reward", "exact:wanted", "--train-reward", "length", "--quiet") == 0
+    assert "exact:wanted" in capsys.readouterr().out
+    assert compare("rloo", "--reward", "exact:missing", "--quiet") == 2
+    assert "missing" in capsys.readouterr().err
+
+
 def test_the_next_command_trains_with_what_was_compared(compare, capsys, model):
     adapters = ("--lora", "--lora-rank", "2", "--map", "prompt=prompt", "--warmup", "0.5")
     assert compare("rdpo", "--sweep", "learning_rate=0.1,0.2", "--set", "rdpo.flip_rate=0.2", *adapters, "--quiet") == 0

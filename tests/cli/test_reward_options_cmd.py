@@ -121,6 +121,31 @@ def test_evaluate_reports_each_reward_unless_they_are_combined(
     assert len(names[0]) == 2 and len(names[1]) == 1
 
 
+@pytest.fixture
+def verified(tmp_path: Path) -> Path:
+    """Pairs whose rows name the number that an answer has to end with."""
+    rows = [{"prompt": f"{n}. Well?", "chosen": "7", "rejected": "8", "wanted": n} for n in range(4)]
+    path = tmp_path / "verified.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_verifier_finds_what_its_rows_expect(command: Any, model: Path, verified: Path) -> None:
+    """In `generate` and `evaluate` as in training."""
+    words = ("--model", model, "--max-new-tokens", 4, "--reward", "number:wanted", "--quiet", "--json")
+    code, out, err = command("generate", "--prompts", verified, "--best-of", 2, *words)
+    assert code == 0, err
+    assert all(each["reward"] in (0, 1) for row in json.loads(out) for each in row["responses"])
+    code, out, err = command("evaluate", "--data", verified, "--metrics", "reward", *words)
+    assert code == 0, err
+    assert [figure["label"] for figure in json.loads(out)["figures"]]
+    code, _, err = command("generate", "--prompt", "1. Well?", "--best-of", 2, *words)
+    assert code == 2 and "goes with --prompts FILE" in err
+    words = ("--model", model, "--reward", "number:nothing", "--quiet")
+    code, _, err = command("evaluate", "--data", verified, "--metrics", "reward", *words)
+    assert code == 2 and "verified.jsonl:1" in err and "nothing" in err
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -41,6 +41,20 @@ def test_packed_equals_padded_in_value_and_gradient(any_decoder: Policy) -> None
         torch.testing.assert_close(gradient, padded_gradients[name], atol=2e-4, rtol=1e-3, msg=name)
 
 
+def test_a_temperature_divides_the_logits(any_decoder: Policy) -> None:
+    tree = some_trees(len(any_decoder.tokenizer), trees=1)[0]
+    prompt, response = tree.prompt, tree.responses[0]
+    with torch.no_grad():
+        logits = any_decoder.model(input_ids=torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1]
+        wanted = (logits / 0.5).log_softmax(-1).gather(1, torch.tensor(response)[:, None]).squeeze(1)
+        for method in ("packed", "padded"):
+            found = token_logps(any_decoder.model, [Tree(prompt, [response])], method=method, temperature=0.5)
+            torch.testing.assert_close(found.values, wanted, atol=1e-4, rtol=1e-5)
+    acting = any_decoder.at_temperature(0.5)
+    torch.testing.assert_close(acting.token_logps([Tree(prompt, [response])]).values, wanted, atol=1e-4, rtol=1e-5)
+    assert (any_decoder.temperature, acting.reference().temperature) == (1.0, 0.5)
+
+
 def test_scores_do_not_depend_on_company_or_order(any_decoder: Policy) -> None:
     trees = some_trees(len(any_decoder.tokenizer), seed=1, trees=4)
     together = any_decoder.token_logps(trees).sums()

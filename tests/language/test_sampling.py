@@ -62,6 +62,13 @@ def test_log_probabilities_are_the_learners(any_decoder: Policy, options: dict[s
     check_logps(any_decoder, **options)
 
 
+def test_log_probabilities_are_those_of_the_learners_own_temperature(
+    any_decoder: Policy, encoder_decoder: Policy
+) -> None:
+    for policy in (any_decoder, encoder_decoder):
+        check_logps(policy.at_temperature(0.6), temperature=0.6)
+
+
 @pytest.mark.parametrize("options", [{}, WARPED], ids=["plain", "warped"])
 def test_log_probabilities_are_the_learners_through_generate(without_packing: Policy, options: dict[str, Any]) -> None:
     check_logps(without_packing, **options)

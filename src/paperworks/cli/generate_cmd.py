@@ -14,7 +14,7 @@ from paperworks.core.errors import DataError, OptionError
 from paperworks.core.options import add_dataclass_arguments
 
 if TYPE_CHECKING:
-    from paperworks.language.data.schemas import Text
+    from paperworks.language.data.schemas import PromptRow, Text
     from paperworks.language.decoding import BestOf
     from paperworks.language.policy import Policy
     from paperworks.language.rewards import Reward
@@ -105,8 +105,8 @@ def run(args: argparse.Namespace) -> int:
         args.max_new_tokens, args.temperature, args.top_k, args.top_p, args.repetition_penalty, _stops(args.stop)
     )
     loaded: list[Policy] = []  # the reward is named before the model is loaded, and may count the model's tokens
-    reward = _reward(args, loaded)
-    given, places = _prompts(args)
+    given, places, rows = _prompts(args)
+    reward = _reward(args, loaded, rows)
     policy = Policy.load(
         args.model,
         precision=args.precision or "float32",
@@ -140,8 +140,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _reward(args: argparse.Namespace, loaded: Sequence[Policy]) -> Reward | None:
-    """The reward of the options; a length penalty counts the tokens of the first model in `loaded` when it is called."""
+def _reward(args: argparse.Namespace, loaded: Sequence[Policy], rows: Sequence[PromptRow] | None) -> Reward | None:
+    """The reward of the options; a length penalty counts the tokens of the first model in `loaded` when it is called.
+
+    `rows` are those of --prompts, for rewards that compare answers with a field of them.
+    """
     from paperworks.core.options import given_options
     from paperworks.language.rewards import RewardOptions, reward_from_options
 
@@ -164,6 +167,7 @@ def _reward(args: argparse.Namespace, loaded: Sequence[Policy]) -> Reward | None
         device=args.device or "auto",
         count_tokens=count_tokens,
         on_note=note,
+        rows=rows,
     )
 
 
@@ -205,15 +209,15 @@ def _stops(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _prompts(args: argparse.Namespace) -> tuple[list[Text], list[str]]:
-    """The prompts as given, and the name of each for an error."""
+def _prompts(args: argparse.Namespace) -> tuple[list[Text], list[str], Sequence[PromptRow] | None]:
+    """The prompts as given, the name of each for an error, and the rows of a file."""
     if args.prompts:
         from paperworks.language.data import read
 
         rows = read(args.prompts, "prompt", mapping=args.map or None, limit=args.limit).rows
-        return [row.prompt for row in rows], [f"{row.where}: the prompt" for row in rows]
+        return [row.prompt for row in rows], [f"{row.where}: the prompt" for row in rows], rows
     texts = [_standard_input() if text == "-" else text for text in args.prompt]
-    return list(texts), [f"prompt {number}" for number in range(1, len(texts) + 1)]
+    return list(texts), [f"prompt {number}" for number in range(1, len(texts) + 1)], None
 
 
 def _standard_input() -> str:

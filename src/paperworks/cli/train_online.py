@@ -48,6 +48,7 @@ def _parser(method: Any) -> Parser:
     from paperworks.language.online.job import TRAINING, JudgeOptions
     from paperworks.language.online.options import OnlineOptions
     from paperworks.language.rewards.options import RewardOptions
+    from paperworks.language.rewards.specs import DESCRIBED
     from paperworks.language.train_job import ValidationOptions
     from paperworks.language.train_options import TrainOptions
 
@@ -71,7 +72,11 @@ def _parser(method: Any) -> Parser:
         "--vllm-url", metavar="URL", help="let a vLLM server at http://HOST:PORT sample, started with --enable-lora"
     )
     worth = parser.add_argument_group("reward")
-    worth.add_argument("--reward", nargs="+", help="built-in name, FILE.py:function, or a reward model; see --combine")
+    worth.add_argument(
+        "--reward",
+        nargs="+",
+        help=f"sentiment, lexicon, length, FILE.py:function, {DESCRIBED}, or a reward model; several with --combine",
+    )
     worth.add_argument("--gold-reward", nargs="+", help="measured beside it, never trained on")
     add_dataclass_arguments(parser, RewardOptions, group="what is made of the reward")
     if method.judges:

@@ -142,10 +142,11 @@ def _evaluate(job: EvaluateJob, shown: Progress) -> Evaluation:
     def count_tokens(responses: Sequence[Text]) -> list[int]:
         return [len(ids) for ids in loaded[0].encode_responses(responses)]
 
-    rewards = rewards_from_options(
-        job.rewards, job.rewarding, device=job.device, count_tokens=count_tokens, on_note=shown.say
-    )
     schema, dataset = read_rows(job.data, job.schema)
+    asked = job.data.prompt_rows() if job.rewards and job.data.path != "-" else None
+    rewards = rewards_from_options(
+        job.rewards, job.rewarding, device=job.device, count_tokens=count_tokens, on_note=shown.say, rows=asked
+    )
     for line in dataset.report.lines():
         shown.say(line)
     if job.reference != "auto":  # a metric that is impossible is said before a model is loaded

@@ -230,7 +230,12 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
 
 
 def _padded_decoder_only(
-    model: nn.Module, trees: Sequence[Tree], device: torch.device, padding_side: str, keep_hidden: bool
+    model: nn.Module,
+    trees: Sequence[Tree],
+    device: torch.device,
+    padding_side: str,
+    keep_hidden: bool,
+    temperature: float,
 ) -> TokenLogps:
     rows = [(tree.prompt, response) for tree in trees for response in tree.responses]
     length = max(len(prompt) + len(response) for prompt, response in rows)
@@ -255,8 +260,7 @@ def _padded_decoder_only(
         torch.cat([output.hidden_states[-1][row, at] for row, at in enumerate(predictors)]) if keep_hidden else None
     )
     values = [
-        logits[row, start - 1 : start - 1 + len(response)]
-        .float()
+        (logits[row, start - 1 : start - 1 + len(response)].float() / temperature)
         .log_softmax(-1)
         .gather(1, ids[row, start : start + len(response), None])
         .squeeze(1)
@@ -266,7 +270,7 @@ def _padded_decoder_only(
 
 
 def _padded_encoder_decoder(
-    model: nn.Module, trees: Sequence[Tree], device: torch.device, keep_hidden: bool
+    model: nn.Module, trees: Sequence[Tree], device: torch.device, keep_hidden: bool, temperature: float
 ) -> TokenLogps:
     """Prompts are encoded once each and shared by their responses; the decoder sees only responses."""
     base = cast(PreTrainedModel, unwrapped(model))
@@ -301,8 +305,7 @@ def _padded_encoder_decoder(
         states = output.decoder_hidden_states[-1]
         hidden = torch.cat([states[row, : len(response)] for row, response in enumerate(responses)])
     values = [
-        logits[row, : len(response)]
-        .float()
+        (logits[row, : len(response)].float() / temperature)
         .log_softmax(-1)
         .gather(1, torch.tensor(response, device=device)[:, None])
         .squeeze(1)
@@ -336,27 +339,34 @@ def token_logps(
     method: Method = "packed",
     padding_side: str = "right",
     keep_hidden: bool = False,
+    temperature: float = 1.0,
 ) -> TokenLogps:
     """Log-probability of every response token of `trees` under a transformers model (or a PEFT model around one).
 
     Differentiable; `torch.no_grad()` is the caller's. Values are float32 whatever the model's dtype. With `keep_hidden`
-    also the hidden states that the tokens are predicted from, before the vocabulary matrix.
+    also the hidden states that the tokens are predicted from, before the vocabulary matrix. `temperature` divides the
+    logits: 1 is the model itself.
     """
     base = cast(PreTrainedModel, unwrapped(model))
     device = next(base.parameters()).device
     if base.config.is_encoder_decoder:
-        return _padded_encoder_decoder(model, trees, device, keep_hidden)
+        return _padded_encoder_decoder(model, trees, device, keep_hidden, temperature)
     window = getattr(base.config, "sliding_window", None)
     beyond_window = window is not None and any(
         len(tree.prompt) + max(map(len, tree.responses)) > window for tree in trees
     )
     if method == "padded" or beyond_window:
-        return _padded_decoder_only(model, trees, device, padding_side, keep_hidden)
+        return _padded_decoder_only(model, trees, device, padding_side, keep_hidden, temperature)
     layout = lay_out(trees, device=device, padding_allowed=padding_worth_a_call(base, device))
     hidden = packed_hidden(base, layout)[layout.predictors]
     head = VocabularyHead.of(base)
-    values = selected_logprob(hidden, head.weight, layout.targets, head.bias)
+    scaled, bias = (hidden, head.bias) if temperature == 1 else (hidden / temperature, _divided(head.bias, temperature))
+    values = selected_logprob(scaled, head.weight, layout.targets, bias)
     return TokenLogps(values, layout.response, layout.counts.float(), hidden if keep_hidden else None)
+
+
+def _divided(bias: Tensor | None, temperature: float) -> Tensor | None:
+    return None if bias is None else bias / temperature
 
 
 def packed_hidden(

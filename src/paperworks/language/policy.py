@@ -26,6 +26,7 @@ class Policy(TextModel):
     """
 
     kind = "policy"
+    temperature: float = 1.0  # of the distribution whose log-probabilities are meant; see `at_temperature`
 
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, name: str = "policy") -> None:
         super().__init__(model, tokenizer, name=name)
@@ -66,7 +67,18 @@ class Policy(TextModel):
         )
         if "_packed_check" in self.__dict__:
             frozen.__dict__["_packed_check"] = self._packed_check
+        frozen.temperature = self.temperature
         return frozen
+
+    def at_temperature(self, temperature: float) -> Policy:
+        """The same model as the policy that samples at this temperature: logits divided by it, weights shared.
+
+        What samples at a temperature other than 1 is another distribution; ratios and KL of its samples are right only
+        for that one.
+        """
+        acting = copy.copy(self)
+        acting.temperature = temperature
+        return acting
 
     def start(self) -> Policy:
         """What the training about to begin starts from, without a copy: use it before the first step only.
@@ -84,7 +96,9 @@ class Policy(TextModel):
 
     def scores(self, trees: Sequence[logprobs.Tree], *, keep_hidden: bool = False) -> logprobs.TokenLogps:
         """Log-probability of every response token, with gradient (see `logprobs`)."""
-        return logprobs.token_logps(self.model, trees, method=self.method, keep_hidden=keep_hidden)
+        return logprobs.token_logps(
+            self.model, trees, method=self.method, keep_hidden=keep_hidden, temperature=self.temperature
+        )
 
     def token_logps(self, trees: Sequence[logprobs.Tree], *, keep_hidden: bool = False) -> logprobs.TokenLogps:
         """The same without gradient, as this policy acts: adapters off for a LoRA reference, dropout off."""

@@ -4,7 +4,7 @@ All samples of a prompt share one prefill (prompts are packed, not padded); keys
 with query heads grouped over their key heads instead of repeated; rows that are finished leave the batch. The draws of a
 row depend on the seed, its prompt's index and its sample's index alone, not on what else is in the batch. Warping
 (temperature, top-k, top-p, repetition penalty) is transformers' own. The log-probabilities returned are the policy's own
-(temperature 1, nothing cut off) and equal those that `logprobs` gives the same tokens.
+(at its own temperature, 1 as a rule; nothing cut off) and equal those that `logprobs` gives the same tokens.
 
 Encoder-decoder models, architectures without the packed path, and prompts beyond a sliding window go through
 transformers' `generate`, with the same draws.
@@ -395,11 +395,11 @@ def _decode(
         logits = models[0].logits()
         uniform = responses.uniforms[active, step]
         if mixture is None:
-            picked, logp = _pick(logits, history, processors, options, uniform)
+            picked, logp = _pick(logits, history, processors, options, uniform, policy.temperature)
         else:
             blend = (1 - mixture.share) * logits.log_softmax(-1) + mixture.share * models[1].logits().log_softmax(-1)
             picked, _ = _pick(blend, history, processors, options, uniform)
-            logp = logits.log_softmax(-1).gather(1, picked[:, None]).squeeze(1)
+            logp = (logits / policy.temperature).log_softmax(-1).gather(1, picked[:, None]).squeeze(1)
         going_on = alive.nonzero().squeeze(1)
         ended = responses.take(step, active[going_on], picked[going_on], logp[going_on])
         alive[going_on[ended]] = False
@@ -418,7 +418,12 @@ def _decode(
 
 
 def _pick(
-    logits: Tensor, history: Tensor | None, processors: LogitsProcessorList, options: SamplingOptions, uniform: Tensor
+    logits: Tensor,
+    history: Tensor | None,
+    processors: LogitsProcessorList,
+    options: SamplingOptions,
+    uniform: Tensor,
+    own_temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """The next token of each row and its log-probability under the policy itself; `logits` is [rows, vocabulary]."""
     normaliser = logits.logsumexp(-1)
@@ -433,6 +438,9 @@ def _pick(
         cumulative = (warped - total[:, None]).exp_().cumsum(-1)
         threshold = uniform.clamp(max=1 - 1e-6)[:, None] * cumulative[:, -1:]
         picked = torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+    if own_temperature != 1:
+        logits = logits / own_temperature
+        normaliser = logits.logsumexp(-1)
     return picked, logits.gather(1, picked[:, None]).squeeze(1) - normaliser
 
 
@@ -468,7 +476,8 @@ def _generate(
         mask[row, where] = 1
     steps = min(options.max_new_tokens, policy.context_length - (0 if policy.is_encoder_decoder else longest))
     responses.begin(steps, seed)
-    picks = _Picks(options, responses, None if policy.is_encoder_decoder else _padded_history(prompts, n, device))
+    history = None if policy.is_encoder_decoder else _padded_history(prompts, n, device)
+    picks = _Picks(options, responses, history, policy.temperature)
     with _plain_generation(policy):
         cast(Any, policy.model).generate(
             input_ids=ids.repeat_interleave(n, 0),
@@ -483,8 +492,11 @@ def _generate(
 class _Picks(LogitsProcessor):
     """Draws the next tokens itself and leaves `generate`, which then takes the likeliest, no other choice."""
 
-    def __init__(self, options: SamplingOptions, responses: _Responses, prompts: Tensor | None) -> None:
+    def __init__(
+        self, options: SamplingOptions, responses: _Responses, prompts: Tensor | None, own_temperature: float
+    ) -> None:
         self._options, self._responses, self._prompts = options, responses, prompts
+        self._own_temperature = own_temperature
         self._processors = _processors(options)
         self._step = 0
         self.alive = torch.ones(len(responses.uniforms), dtype=torch.bool, device=responses.uniforms.device)
@@ -495,7 +507,7 @@ class _Picks(LogitsProcessor):
         history: Tensor = input_ids
         if self._prompts is not None:  # without the padding, which a repetition penalty would count as used
             history = torch.cat([self._prompts, input_ids[:, self._prompts.shape[1] :]], 1)
-        picked, logp = _pick(scores, history, self._processors, self._options, uniform)
+        picked, logp = _pick(scores, history, self._processors, self._options, uniform, self._own_temperature)
         if self._step < steps:  # on a GPU `generate` looks late whether it may stop
             rows = self.alive.nonzero().squeeze(1)
             self.alive[rows[self._responses.take(self._step, rows, picked[rows], logp[rows])]] = False

@@ -56,6 +56,14 @@ class DataSource:
             limit=self.limit,
         )
 
+    def prompt_rows(self) -> tuple[PromptRow, ...]:
+        """The same records as prompts with all else they have, for rewards that compare an answer with a field of its row.
+
+        Raises DataError.
+        """
+        prompt_alone = {field: column for field, column in self.mapping.items() if field == "prompt"}
+        return tuple(dataclasses.replace(self, mapping=prompt_alone).read(PromptRow).rows)
+
 
 @dataclass(frozen=True)
 class ValidationOptions:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from paperworks.core.errors import DataError, OptionError, RewardError, RunError
+from paperworks.language import logprobs
 from paperworks.language.data import Dataset
 from paperworks.language.data.schemas import PromptRow, Where
 from paperworks.language.online.loop import SAMPLES, OnlineResult
@@ -63,6 +64,24 @@ def test_a_heavier_penalty_stays_closer(small_policy: Policy, learn: Learn) -> N
 def test_the_first_iteration_is_on_policy(small_policy: Policy, learn: Learn) -> None:
     result = learn(small_policy, "ppo", iterations=1, updates=1)
     assert result.first["kl"] == pytest.approx(0, abs=1e-4) and result.first["clipped"] == 0
+
+
+@pytest.mark.parametrize(("name", "temperature"), [("rloo", 0.5), ("ppo", 0.5), ("online-dpo", 1.0)])
+def test_likelihood_methods_train_the_policy_at_its_temperature(
+    name: str, temperature: float, small_policy: Policy, learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[float] = set()
+    own = logprobs.token_logps
+
+    def spied(*given: Any, **more: Any) -> Any:
+        if "temperature" in more:  # else the self-check of the packed path
+            seen.add(more["temperature"])
+        return own(*given, **more)
+
+    monkeypatch.setattr(logprobs, "token_logps", spied)
+    result = learn(small_policy, name, iterations=1, updates=1, temperature=0.5)
+    assert seen == {temperature} and result.first["kl"] == pytest.approx(0, abs=1e-4)
+    assert any("temperature=0.5" in note for note in result.notes) and small_policy.temperature == 1
 
 
 def test_micro_batches_change_nothing(small_policy: Policy, learn: Learn) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from paperworks.core.errors import OptionError, RewardError
+from paperworks.language.online.judges import load_judge
 from paperworks.language.rewards import load_reward
 from paperworks.language.rewards.endpoint import KEYS
 from paperworks.language.rewards.judge import JudgeOptions, PairJudge, ScoringJudge, judge_options
@@ -125,6 +126,16 @@ def test_pairs_are_asked_in_both_orders(stub: Stub) -> None:
     stub.rule = lambda question: "Tie"
     assert judge(["q"], ["one"], ["two"]) == [0.5]
     assert judge([], [], []) == []
+
+
+def test_a_judge_of_pairs_is_named_as_a_scoring_one(stub: Stub) -> None:
+    stub.rule = lambda question: "A" if question.index("good") < question.index("bad") else "B"
+    judge = load_judge(f"judge:m@{stub.url}")
+    assert judge(["p", "p"], ["good", "bad"], ["bad", "good"]) == [1, 0]
+    with pytest.raises(OptionError, match="asked both orders"):
+        load_judge(f"judge:m@{stub.url}", symmetrise=False)
+    with pytest.raises(OptionError, match="expected judge:MODEL@URL"):
+        load_judge("judge:m")
 
 
 def test_what_passes_is_asked_again(stub: Stub) -> None:

@@ -32,6 +32,7 @@ from paperworks.language.policy import Policy
 from paperworks.language.reference_scores import ReferenceScores
 from paperworks.language.rewards import load_reward
 from paperworks.language.rewards.options import reward_from_options
+from paperworks.language.rewards.reward import Reward
 from paperworks.language.training import TrainOptions, TrainResult, train
 
 SHOWN_PROMPTS = 3
@@ -64,7 +65,7 @@ def compare_cell(arm: Arm, setting: str, seed: int, budget: Budget, workspace: W
     began, trained = time.perf_counter(), None
     if point is not None:
         try:
-            trained = train_point(job, point, policy, rows.training, seed)
+            trained = train_point(job, point, policy, rows, seed)
         except TrainingDiverged as error:
             seconds = time.perf_counter() - began
             return {"diverged": str(error), "train_seconds": seconds, "fingerprints": arm.options["fingerprints"]}
@@ -78,6 +79,14 @@ def compare_cell(arm: Arm, setting: str, seed: int, budget: Budget, workspace: W
         **_held_out_figures(job, None if point is None else point.make(), policy, start, rows),
         **_sample_figures(job, policy, start, rows, seed, arm.options["shown"]),
     }
+
+
+def measured_rewards(job: CompareJob, rows: SharedRows) -> list[Reward]:
+    """The rewards of the answers that every arm is judged by."""
+    unsandboxed = job.rewarding.allow_unsandboxed
+    return [
+        load_reward(name, device=job.device, rows=rows.records, allow_unsandboxed=unsandboxed) for name in job.rewards
+    ]
 
 
 def load_policy(job: CompareJob, seed: int, *, with_adapters: bool = False) -> Policy:
@@ -100,21 +109,21 @@ def load_policy(job: CompareJob, seed: int, *, with_adapters: bool = False) -> P
 
 
 def train_point(
-    job: CompareJob, point: Point, policy: Policy, pairs: Dataset[Preference], seed: int
+    job: CompareJob, point: Point, policy: Policy, rows: SharedRows, seed: int
 ) -> TrainResult | OnlineResult:
     """Trains `policy` in place on the pairs, on what the objective's schema makes of them, or on its own answers."""
     if point.is_online:
-        return _train_online(job, point, policy, pairs, seed)
-    objective = point.make()
+        return _train_online(job, point, policy, rows, seed)
+    objective, pairs = point.make(), rows.training
     dataset = rows_for(objective, pairs)
     options = training_options(job, type(objective), len(pairs), seed)
     options = dataclasses.replace(options, **point.training())
     return train(policy, objective, dataset, options, cache_reference=True)
 
 
-def _train_online(job: CompareJob, point: Point, policy: Policy, pairs: Dataset[Preference], seed: int) -> OnlineResult:
+def _train_online(job: CompareJob, point: Point, policy: Policy, rows: SharedRows, seed: int) -> OnlineResult:
     """The method on the pairs' prompts: as many optimiser steps as the others, as many prompts a step as they have pairs."""
-    online, objective = online_options(job, point, len(pairs)), point.make()
+    online, objective = online_options(job, point, len(rows.training)), point.make()
     options = dataclasses.replace(job.training, **point.training(), select="last", tracker="none", seed=seed)
     names = job.train_rewards or job.rewards[:1]
     reward = reward_from_options(
@@ -122,11 +131,12 @@ def _train_online(job: CompareJob, point: Point, policy: Policy, pairs: Dataset[
         job.rewarding,
         device=job.device,
         count_tokens=lambda texts: list(map(len, policy.encode_responses(texts))),
+        rows=rows.records,
     )
-    gold = load_reward(job.rewards[0], device=job.device) if job.train_rewards and job.rewards else None
+    gold = measured_rewards(job, rows)[0] if job.train_rewards and job.rewards else None
     trajectory: list[dict[str, float]] = []
     result = train_online(
-        policy, METHODS[point.objective], objective, pairs, online, options, reward=reward, gold=gold,
+        policy, METHODS[point.objective], objective, rows.training, online, options, reward=reward, gold=gold,
         others=other_models(objective, policy, job.device),
         on_iteration=lambda iteration, total, values: trajectory.append(
             {name: values[name] for name in ("kl", "reward", "gold_reward") if name in values}
@@ -269,7 +279,7 @@ def _sample_figures(
         policy,
         None if policy is start else start,
         rows.prompts,
-        [load_reward(name, device=job.device) for name in job.rewards],
+        measured_rewards(job, rows),
         job.measure.samples,
         derive_seed("compare", seed),
         job.measure.max_new_tokens,

@@ -220,7 +220,8 @@ def _try_rewards(job: CompareJob, rows: SharedRows) -> None:
         raise OptionError(f"a reward is given twice: {' '.join(job.rewards)}")
     row = rows.held_out[0]
     for name in {*job.rewards, *job.train_rewards}:
-        load_reward(name)([row.prompt, row.prompt], [row.chosen, row.rejected])
+        reward = load_reward(name, rows=rows.records, allow_unsandboxed=job.rewarding.allow_unsandboxed)
+        reward([row.prompt, row.prompt], [row.chosen, row.rejected])
 
 
 def _try_model(job: CompareJob, points: tuple[Point, ...], rows: SharedRows) -> None:

@@ -119,6 +119,7 @@ class SharedRows:
     training: Dataset[Preference]
     held_out: Dataset[Preference]
     prompts: tuple[Text, ...]
+    records: tuple[PromptRow, ...]  # of all files, for rewards that compare an answer with a field of its row
 
     def fingerprint(self) -> str:
         """Of all rows and prompts that decide a result."""
@@ -138,14 +139,18 @@ def read_rows(job: CompareJob) -> SharedRows:
         if job.held_out <= 0:
             raise OptionError("compare needs rows to evaluate on: give --held-out above 0, or --eval-data FILE")
         training, held_out = source.split(int(job.held_out) if job.held_out >= 1 else job.held_out, SPLIT_SEED)
+    records = list(job.data.prompt_rows())
+    if job.eval_data is not None:
+        records += dataclasses.replace(job.data, path=job.eval_data, limit=None).prompt_rows()
     held_out = held_out.take(job.measure.eval_rows)
     if job.eval_prompts is not None:
         rows = dataclasses.replace(job.data, path=job.eval_prompts, mapping={}, split=None, limit=None, format="auto")
-        texts = [row.prompt for row in rows.read(PromptRow)]
+        asked = rows.prompt_rows()
+        texts, records = [row.prompt for row in asked], [*records, *asked]
     else:
         texts = [row.prompt for row in held_out]
     prompts = tuple({prompt_key(text): text for text in texts}.values())[: job.measure.eval_rows]
-    return SharedRows(source, training, held_out, prompts)
+    return SharedRows(source, training, held_out, prompts, tuple(records))
 
 
 def prompt_key(prompt: Text) -> str:

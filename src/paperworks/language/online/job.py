@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paperworks.core.errors import OptionError, PaperworksError, TrainingDiverged
-from paperworks.core.options import build, plain, to_mapping
+from paperworks.core.options import build, option, plain, to_mapping
 from paperworks.core.progress import Progress
 from paperworks.core.runs import Run, RunStore
 from paperworks.language.chat_default import as_message, texts_are_messages
@@ -42,9 +42,13 @@ TRAINING = (
 class JudgeOptions:
     """How answers are compared, for methods that learn from pairs."""
 
-    judge: str | None = None  # FILE.py:function(prompts, firsts, seconds) -> P(first is better), in place of a reward
-    judge_slope: float = 1.0  # of a reward: P(first better) = sigmoid(slope * difference); inf: the higher one wins
-    symmetrise: bool = True  # ask a judge both orders and average
+    judge: str | None = option(
+        None, "P(first is better) in place of a reward: FILE.py:function(prompts, firsts, seconds), or judge:MODEL@URL"
+    )
+    judge_slope: float = option(
+        1.0, "of a reward: P(first better) = sigmoid(slope * difference); inf: the higher one wins"
+    )
+    symmetrise: bool = option(True, "ask a judge both orders and average")
 
     def __post_init__(self) -> None:
         if not self.judge_slope > 0:
@@ -159,7 +163,7 @@ def online_job(
             )  # fmt: skip
             policy.save(run.folder / "model")
             write_card(run.folder / "model", job, result, rows.fingerprint)
-            for line in getattr(reward, "notes", list)():
+            for line in [*getattr(reward, "notes", list)(), *getattr(judge, "notes", list)()]:
                 shown.say(line)
             run.finish(_results(job, rows, result, reward, chat))
     except PaperworksError as error:

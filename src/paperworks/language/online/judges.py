@@ -1,4 +1,4 @@
-"""Which of two answers is better: the probability that the first is, from a reward or from a user's own function."""
+"""Which of two answers is better: the probability that the first is, from a reward, a user's function or an endpoint."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from paperworks.core.errors import OptionError, RewardError
 from paperworks.language.data.conversation import plain_text
 from paperworks.language.data.schemas import Text
 from paperworks.language.rewards.reward import Reward, checked
+
+ENDPOINT = "judge:"
 
 
 class Judge(Protocol):
@@ -81,15 +83,22 @@ class FunctionJudge:
 
 
 def load_judge(spec: str, *, symmetrise: bool = True) -> Judge:
-    """The judge of `FILE.py:function`, a function of (prompts, firsts, seconds), lists of str, to probabilities.
+    """The judge of a text: `FILE.py:function`, or `judge:MODEL@URL`, a model behind an OpenAI-compatible endpoint.
 
+    A function takes (prompts, firsts, seconds), lists of str, and gives probabilities. A model is always asked both orders.
     Raises OptionError for another form, RewardError where the file or the function is missing or fails.
     """
+    if spec.startswith(ENDPOINT):
+        if not symmetrise:
+            raise OptionError(f"--judge {spec}: a model is asked both orders; leave --symmetrise on")
+        from paperworks.language.rewards.judge import PairJudge, judge_options
+
+        return PairJudge(judge_options(spec.removeprefix(ENDPOINT)))
     from paperworks.language.rewards.function import described, load_module
 
     file, colon, function = spec.rpartition(":")
     if not colon or not file.endswith(".py"):
-        raise OptionError(f"--judge {spec}: expected FILE.py:function")
+        raise OptionError(f"--judge {spec}: expected FILE.py:function or judge:MODEL@URL")
     path = Path(file)
     if not path.is_file():
         raise RewardError(f"{file}: no such file; expected FILE.py:function")

@@ -135,6 +135,10 @@ class _Loop:
     ) -> None:
         check_options(method, online, has_reward=reward is not None, has_judge=judge is not None)
         _check_room(policy, prompts)
+        if method.by_likelihood and online.temperature != 1:
+            policy = policy.at_temperature(online.temperature)
+            others = {name: other.at_temperature(online.temperature) for name, other in others.items()}
+            reference = None if reference is None else reference.at_temperature(online.temperature)
         seed_everything(options.seed)
         accelerator = Accelerator(cpu=policy.device.type == "cpu")
         if accelerator.num_processes > 1:
@@ -533,10 +537,16 @@ def _notes(method: Method, online: OnlineOptions) -> list[str]:
         )
     if method.name == "ipo-md":
         lines.append("reward, length and KL are measured on the mixture's answers: ipo-md draws no others")
-    if method.needs_reward and (online.temperature != 1 or online.top_k):
+    if method.by_likelihood and online.temperature != 1:
         lines.append(
-            f"temperature={online.temperature:g}, top_k={online.top_k}: answers are not drawn from the policy that "
-            "learns; likelihood ratios and KL are those of temperature 1"
+            f"temperature={online.temperature:g}: likelihoods and KL are those of the policy at this temperature, which is "
+            "what learns; use it at this temperature"
+        )
+    elif method.needs_reward and online.temperature != 1:
+        lines.append(f"temperature={online.temperature:g} is that of drawing; likelihoods and KL are of temperature 1")
+    if method.by_likelihood and online.top_k:
+        lines.append(
+            f"top_k={online.top_k}: answers are not drawn from the policy that learns, whose tokens are not cut"
         )
     return lines
 

@@ -50,6 +50,7 @@ class Method:
     takes_pairs: bool = False  # trains on a preference file beside its own answers
     replays: bool = False  # an iteration trains on all rows so far
     penalises: bool = False  # OnlineOptions.kl_coef weighs a KL penalty in its reward
+    by_likelihood: bool = False  # its gradient is that of its samples' likelihood, right for the policy that drew them
     least_samples: int = 1  # 2 where it learns from how a prompt's answers differ
 
 
@@ -143,17 +144,28 @@ def beside_pairs(rollouts: Rollouts, context: Context) -> Batch:
     return with_online(context.offline(), rollouts)
 
 
+def _by_likelihood(
+    name: str,
+    objective: type[Objective],
+    defaults: Mapping[str, object] | None = None,
+    build: Build = policy_gradient,
+    draws: Draws = _own,
+    **rest: Any,
+) -> Method:
+    return Method(name, objective, build, draws, defaults or {}, by_likelihood=True, **rest)
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("reinforce", Reinforce, policy_gradient, _own, penalises=True),
-        Method("rloo", RLOO, policy_gradient, _own, penalises=True, least_samples=2),
-        Method("grpo", GRPO, policy_gradient, _own, least_samples=2),
-        Method("ppo", PPO, policy_gradient, _own, {"samples": 1, "updates": 4}, penalises=True),
-        Method("pf-ppo", PFPPO, filtered, _own, {"samples": 5, "updates": 3}, penalises=True, least_samples=2),
-        Method("rto", RTO, policy_gradient, _own, {"samples": 1, "updates": 4, "kl_coef": 0.01}, penalises=True),
-        Method("dr-po", DRPO, policy_gradient, _own, {"samples": 1, "updates": 4}, penalises=True),
-        Method("nash-md", NashMD, against_mixture, _against_mixture, {"samples": 1}, judges=True),
+        _by_likelihood("reinforce", Reinforce, penalises=True),
+        _by_likelihood("rloo", RLOO, penalises=True, least_samples=2),
+        _by_likelihood("grpo", GRPO, least_samples=2),
+        _by_likelihood("ppo", PPO, {"samples": 1, "updates": 4}, penalises=True),
+        _by_likelihood("pf-ppo", PFPPO, {"samples": 5, "updates": 3}, filtered, penalises=True, least_samples=2),
+        _by_likelihood("rto", RTO, {"samples": 1, "updates": 4, "kl_coef": 0.01}, penalises=True),
+        _by_likelihood("dr-po", DRPO, {"samples": 1, "updates": 4}, penalises=True),
+        _by_likelihood("nash-md", NashMD, {"samples": 1}, against_mixture, _against_mixture, judges=True),
         Method("online-dpo", OnlineDPO, compared("best-worst"), _own, {"samples": 2}, judges=True, least_samples=2),
         Method("online-ipo", OnlineIPO, compared("first-two"), _own, {"samples": 2}, judges=True, least_samples=2),
         Method("ipo-md", IPOMD, compared("first-two"), _mixed, {"samples": 2}, judges=True, least_samples=2),
@@ -162,7 +174,7 @@ METHODS: dict[str, Method] = {
             "rso", RSO, rejection_sampled, _start, {"samples": 64, "temperature": 0.7, "top_k": 40}, judges=True
         ),
         Method("dno", DNO, round_of_win_rates, _own, {"samples": 5}, judges=True, needs_reference=False),
-        Method("copg", CoPG, scored_groups, _own, least_samples=2),
+        _by_likelihood("copg", CoPG, build=scored_groups, least_samples=2),
         Method("hypo", HyPO, beside_pairs, _own, {"samples": 2}, needs_reward=False, takes_pairs=True),
         Method("best-of-n-distill", BestOfNDistill, best_answers, _own, {"samples": 8}, needs_reference=False),
     )

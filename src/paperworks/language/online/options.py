@@ -22,7 +22,7 @@ class OnlineOptions:
     prompts_per_iteration: int = option(16, "prompts answered in an iteration", low=1)
     samples: int = option(4, "answers a prompt", low=1)
     max_new_tokens: int = option(64, "most tokens of an answer", low=1)
-    temperature: float = option(1.0, "of sampling; methods that use likelihood ratios are exact at 1", above=0)
+    temperature: float = option(1.0, "of sampling; what likelihood methods train is the policy at it", above=0)
     top_k: int = option(0, "sample among the k likeliest tokens; 0: all", low=0)
     updates: int = option(1, "passes over an iteration's answers (PPO's epochs)", low=1)
     minibatches: int = option(1, "optimiser steps a pass", low=1)

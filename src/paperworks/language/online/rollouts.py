@@ -30,7 +30,7 @@ class Rollouts:
     group: Int[Tensor, " responses"]  # the prompt of each
     finished: Bool[Tensor, " responses"]  # ended by itself rather than by the length limit
     response: Int[Tensor, " tokens"]  # the response of each token
-    logps: Float[Tensor, " tokens"]  # log pi(y_t) of the policy that wrote them, temperature 1
+    logps: Float[Tensor, " tokens"]  # log pi(y_t) of the policy that wrote them, at its own temperature
     reference: Float[Tensor, " tokens"] | None = None  # log pi_ref(y_t)
     values: Float[Tensor, " tokens"] | None = None  # V of the state before each token
     rewards: Float[Tensor, " responses"] = field(default_factory=lambda: torch.zeros(0))

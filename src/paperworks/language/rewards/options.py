@@ -110,13 +110,13 @@ def rewards_from_options(
     device: str = "auto",
     count_tokens: CountTokens | None = None,
     on_note: Callable[[str], None] | None = None,
+    rows: Sequence[PromptRow] | None = None,
 ) -> list[Reward]:
     """The rewards to report: one where they are combined, else each by itself, with the rest of the options on each."""
-    if options.combine is not None and specs:
-        return [reward_from_options(specs, options, device=device, count_tokens=count_tokens, on_note=on_note)]
+    together = [specs] if options.combine is not None and specs else [[spec] for spec in specs]
     return [
-        reward_from_options([spec], options, device=device, count_tokens=count_tokens, on_note=on_note)
-        for spec in specs
+        reward_from_options(each, options, device=device, count_tokens=count_tokens, on_note=on_note, rows=rows)
+        for each in together
     ]
 
 
