@@ -23,6 +23,7 @@ from paperworks.language.reference_scores import Reference
 from paperworks.language.step_means import StepMeans
 from paperworks.language.text_model import TextModel
 from paperworks.language.train_options import TrainOptions
+from paperworks.language.values.critic import Critic
 
 
 class StepLosses:
@@ -121,12 +122,16 @@ class StepLosses:
         """Each role's scores for these rows; zeros in place of everything the model computes unless `scored`."""
         objective, roles = self.objective, self.objective.roles
         trees = [item.tree(roles) for item in items]
-        keep_hidden = bool(objective.kl_roles or objective.feature_roles or objective.state_roles)
+        critic = self.modules.get("critic") if objective.state_roles else None
+        reads_own = isinstance(critic, Critic)
+        keep_hidden = bool(objective.kl_roles or objective.feature_roles or (objective.state_roles and not reads_own))
         if scored:
             with self._autocast():
                 result = self.policy.scores(trees, keep_hidden=keep_hidden)
+                all_states = critic.states(trees) if isinstance(critic, Critic) else result.hidden
         else:
             result = self._unscored(trees, keep_hidden)
+            all_states = result.hidden
         sums = result.sums()
         features = result.features() if objective.feature_roles else None
         where = _where(items, roles)
@@ -146,7 +151,7 @@ class StepLosses:
             needs_places = objective.needs_tokens or known is not None or role in objective.kl_roles or with_states
             if needs_places:
                 at = (of_role[result.response] == index).nonzero().squeeze(1)
-                states = result.hidden[at] if with_states and result.hidden is not None else None
+                states = all_states[at] if with_states and all_states is not None else None
                 by_token = ByToken(result.values[at], known, place[result.response[at]], len(responses), states)
             if role in objective.kl_roles:
                 assert by_token is not None

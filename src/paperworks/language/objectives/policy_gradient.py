@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -31,8 +31,11 @@ from paperworks.language.values.head import ValueHead, ValueHeadOptions
 if TYPE_CHECKING:
     from paperworks.language.online.rollouts import Rollouts
     from paperworks.language.policy import Policy
+    from paperworks.language.values.critic import Critic
 
 Averaging = Literal["response", "token"]
+
+HEAD_RATE = 1e-3  # a value head starts from nothing and learns faster than what it stands on
 
 
 @dataclass(frozen=True)
@@ -237,7 +240,7 @@ class PPO(RolloutObjective):
     """Proximal policy optimisation (arXiv 1707.06347) with a value head, the per-token KL penalty in the reward.
 
     r_t = -beta KL_t, plus the answer's reward on its last token; advantages by GAE (arXiv 1506.02438), normalised over
-    the iteration's tokens; ratio and value clipped. The critic is a head on the policy's hidden states.
+    the iteration's tokens; ratio and value clipped. The critic is a head on the policy's hidden states, or a model of its own.
     """
 
     name: ClassVar[str] = "ppo"
@@ -252,8 +255,14 @@ class PPO(RolloutObjective):
     whiten_rewards: bool = option(False, "divide token rewards by their standard deviation, mean kept")
     whiten_advantages: bool = option(True, "normalise advantages over the iteration's tokens")
     averaging: Averaging = option("token", "average all tokens alike, or within each answer first")
-    critic_rate: float | None = option(1e-3, "peak learning rate of the value head; none: the model's", above=0)
-    critic_trains_policy: bool = option(True, "let the value loss reach the weights under the head")
+    critic: str | None = option(
+        None,
+        "a model for the values: a reward model's or language model's folder or Hub id; none: a head on the policy",
+    )
+    critic_rate: float | None = option(
+        None, "peak learning rate of the critic; none: 1e-3 for a head, the policy's for a model of its own", above=0
+    )
+    critic_trains_policy: bool = option(True, "let the value loss reach the policy's weights under a head")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -265,9 +274,13 @@ class PPO(RolloutObjective):
 
     @property
     def module_learning_rate(self) -> float | None:
-        return self.critic_rate
+        return HEAD_RATE if self.critic_rate is None and self.critic is None else self.critic_rate
 
     def modules(self, policy: Policy) -> dict[str, nn.Module]:
+        if self.critic is not None:
+            from paperworks.language.values.critic import Critic
+
+            return {"critic": Critic.load(self.critic, policy)}
         head = ValueHead(int(policy.base.config.hidden_size), ValueHeadOptions(kind="mean", dropout=0.0))
         head.start_at(0.0)
         return {"critic": head}
@@ -290,9 +303,10 @@ class PPO(RolloutObjective):
 
     def _value(self, batch: RolloutLogps) -> Float[Tensor, " tokens"]:
         by_token = batch.response.by_token
-        assert by_token is not None and by_token.states is not None and isinstance(batch.critic, ValueHead)
-        states = by_token.states if self.critic_trains_policy else by_token.states.detach()
-        return batch.critic.at_positions(states)
+        assert by_token is not None and by_token.states is not None and batch.critic is not None
+        is_of_policy = self.critic is None
+        states = by_token.states.detach() if is_of_policy and not self.critic_trains_policy else by_token.states
+        return cast("ValueHead | Critic", batch.critic).at_positions(states)
 
     def terms(self, batch: RolloutLogps) -> dict[str, Tensor]:
         loss, _ = clipped_surrogate(batch.log_ratio, batch.credit["advantage"], self.clip)

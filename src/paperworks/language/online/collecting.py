@@ -20,6 +20,7 @@ from paperworks.language.online.rollouts import Rollouts
 from paperworks.language.policy import Policy
 from paperworks.language.rewards.reward import Reward
 from paperworks.language.sampling import Mixture, Sample, sample
+from paperworks.language.values.critic import Critic
 from paperworks.language.values.head import ValueHead
 from paperworks.language.vllm_server import VllmServer
 
@@ -48,7 +49,7 @@ class Models:
 
     policy: Policy
     reference: Policy | None
-    critic: ValueHead | None = None
+    critic: ValueHead | Critic | None = None
     others: Mapping[str, Policy] = field(default_factory=dict)  # scored into `Rollouts.extra`
     server: VllmServer | None = None  # writes in place of policy and reference
 
@@ -200,21 +201,23 @@ def trees_of(rollouts: Rollouts) -> list[Tree]:
 
 
 def token_scores(
-    policy: Policy, trees: Sequence[Tree], critic: ValueHead | None = None, *, most_tokens: int = 4096
+    policy: Policy, trees: Sequence[Tree], critic: ValueHead | Critic | None = None, *, most_tokens: int = 4096
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probability of every response token in the trees' order, and the critic's value before each, on the CPU."""
     sizes = [sum(map(len, tree.responses)) for tree in trees]
     logps: list[Tensor] = [torch.zeros(0)] * len(trees)
     values: list[Tensor] = [torch.zeros(0)] * len(trees)
     for batch in batches_by_tokens(trees, most_tokens):
-        found = policy.token_logps([trees[at] for at in batch], keep_hidden=critic is not None)
+        of_batch = [trees[at] for at in batch]
+        found = policy.token_logps(of_batch, keep_hidden=isinstance(critic, ValueHead))
         parts = found.values.float().cpu().split([sizes[at] for at in batch])
         for at, part in zip(batch, parts, strict=True):
             logps[at] = part
         if critic is not None:
-            assert found.hidden is not None
             with torch.no_grad():
-                of_states = critic.at_positions(found.hidden).cpu().split([sizes[at] for at in batch])
+                states = critic.states(of_batch) if isinstance(critic, Critic) else found.hidden
+                assert states is not None
+                of_states = critic.at_positions(states).cpu().split([sizes[at] for at in batch])
             for at, part in zip(batch, of_states, strict=True):
                 values[at] = part
     return torch.cat(logps), torch.cat(values) if critic is not None else None

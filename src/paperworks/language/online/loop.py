@@ -49,6 +49,7 @@ from paperworks.language.sources.resets import ResetBank, Resets
 from paperworks.language.step_losses import StepLosses
 from paperworks.language.train_options import Plan, TrainOptions, learning_rate
 from paperworks.language.training import Evaluator, Interrupted
+from paperworks.language.values.critic import Critic
 from paperworks.language.values.head import ValueHead
 from paperworks.language.vllm_server import VllmServer
 
@@ -161,7 +162,9 @@ class _Loop:
         needs_reference = method.needs_reference or method.takes_pairs or online.kl_stop is not None
         if reference is None and needs_reference:
             reference = policy.reference()
-        self.models = Models(policy, reference, cast("ValueHead | None", self.modules.get("critic")), others, server)
+        self.models = Models(
+            policy, reference, cast("ValueHead | Critic | None", self.modules.get("critic")), others, server
+        )
         missing = set(getattr(objective, "other_models", dict)()) - set(others)
         if missing:
             raise OptionError(
