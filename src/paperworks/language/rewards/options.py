@@ -25,6 +25,7 @@ from paperworks.language.rewards.ensemble import UWO_LAMBDA, EnsembleReward, ens
 from paperworks.language.rewards.function import load_reward
 from paperworks.language.rewards.length_penalty import CountTokens, LengthIn, length_penalised
 from paperworks.language.rewards.reward import Reward, clipped, sum_of
+from paperworks.language.rewards.time_limit import TimedReward
 
 RAW = "raw"
 
@@ -57,6 +58,7 @@ class RewardOptions:
     transform_t: float | None = option(None, "strength of --transform exp; default 10 for bon, -10 for won")
     inference: Inference = option("sample", "how the policy will be used: sample, bon (best of n) or won (worst of n)")
     inference_n: int = option(4, "the n of --inference bon or won", low=1)
+    reward_timeout: float | None = option(None, "longest time of a call of your own function, in seconds", above=0)
     allow_unsandboxed: bool = option(
         False, "run unit tests (--reward tests:FIELD) without a sandbox where there is none"
     )
@@ -129,6 +131,11 @@ def _combined(
     rewards = [
         load_reward(spec, device=device, rows=rows, allow_unsandboxed=options.allow_unsandboxed) for spec in specs
     ]
+    if options.reward_timeout is not None:
+        limit = options.reward_timeout
+        rewards = [
+            TimedReward(each, limit) if ".py:" in spec else each for spec, each in zip(specs, rewards, strict=True)
+        ]
     rule = options.combine
     if rule == "sum":
         return sum_of(rewards, options.combine_weights or None)
