@@ -55,6 +55,10 @@ class TextModel:
         self.tokenizer = tokenizer
         self.name = name
         self._adapters_off = False
+        if self.has_adapters:
+            from paperworks.language.lora_layers import add_in_place
+
+            add_in_place(model)
         self._prepare_tokenizer()
         base = self.base
         softcaps = getattr(base.config, "attn_logit_softcapping", None) is not None  # ours does not
