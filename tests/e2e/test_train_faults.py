@@ -41,7 +41,7 @@ def checkpoint(out: Path) -> Path:
 
 def full_disk_at_step_3(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
     """Of the checkpoint of step 3, half the file `name` is written, then the disk is full."""
-    from paperworks.language import checkpoints
+    from paperworks.core import checkpoints
 
     really = checkpoints.save_file
 

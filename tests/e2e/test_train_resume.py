@@ -130,7 +130,7 @@ Run.log = log
 def stopped(train: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The folder of a run with adapters that failed behind its second step."""
     from paperworks.core.errors import RunError
-    from paperworks.language import checkpoints
+    from paperworks.core import checkpoints
 
     def save_checkpoint(folder: Path, model: Any, optimiser: Any, state: Any) -> None:
         if state["step"] == 3:

@@ -119,7 +119,7 @@ def test_a_run_that_failed_goes_on_to_the_same_end(
     from safetensors.torch import load_file
 
     from paperworks.core.errors import RunError
-    from paperworks.language import checkpoints
+    from paperworks.core import checkpoints
 
     assert fit("--save-every", 1, "--out", tmp_path / "whole").code == 0
 

@@ -154,7 +154,7 @@ def test_adapters_resume_to_the_same_end(
     learn: Any, command: Any, reward: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from paperworks.core.errors import RunError
-    from paperworks.language import checkpoints
+    from paperworks.core import checkpoints
 
     options = ("--reward", reward, "--save-every", 1, "--lora", "--lora-rank", 2, "--lora-dropout", 0.3)
     assert learn("a-lol-seq", *options, "--out", tmp_path / "whole").code == 0

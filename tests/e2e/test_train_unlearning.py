@@ -245,7 +245,7 @@ def test_a_run_that_failed_goes_on_to_the_same_end(
     unlearn: Any, command: Any, measured: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from paperworks.core.errors import RunError
-    from paperworks.language import checkpoints
+    from paperworks.core import checkpoints
 
     options = (*measured, "--save-every", 1, "--lora", "--lora-dropout", 0.3, "--no-eval-rouge")
     assert unlearn("npo-kl", *options, "--out", tmp_path / "whole").code == 0

@@ -1,6 +1,6 @@
 """`paperworks evaluate`: measure a model on rows and on its own samples, with 95% intervals.
 
-`evaluate unlearning`, `evaluate reward` and `evaluate programs` have options of their own, in modules of their own.
+`evaluate unlearning`, `reward`, `programs` and `policy` have options of their own, in modules of their own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ KINDS = {
     "unlearning": "paperworks.cli.evaluate_unlearning_cmd",
     "reward": "paperworks.cli.evaluate_reward_cmd",
     "programs": "paperworks.cli.evaluate_programs_cmd",
+    "policy": "paperworks.cli.evaluate_policy_cmd",
 }
 HELP = "Measure a model: preference accuracy, perplexity, KL to a reference, reward and length of its samples."
 

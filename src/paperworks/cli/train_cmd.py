@@ -16,8 +16,6 @@ HELP = "Train a model on your own preferences, feedback, demonstrations, scored 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command's arguments; the objective named decides which options there are."""
-    from paperworks.language.objectives import load_objective_file, objective_class, objective_names
-
     first = Parser(prog="paperworks train", add_help=False)
     first.add_argument("--objective-file")
     first.add_argument("--config")
@@ -29,7 +27,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
         known.config = run_yaml(known.out)
     config = _configuration(known.config) if known.config else {}
+    from paperworks.cli import train_control
+
+    if train_control.is_meant(argv, config):
+        return train_control.parse(argv, config)
     from paperworks.cli import train_online
+    from paperworks.language.objectives import load_objective_file, objective_class, objective_names
 
     if train_online.is_meant(argv, config):
         return train_online.parse(argv, config)
@@ -43,7 +46,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
         parser.epilog = (
             f"objectives: {', '.join(objective_names())}; `paperworks train dpo --help` lists its options. On its own "
-            f"answers: {', '.join(METHODS)}"
+            f"answers: {', '.join(METHODS)}. Control policies from logs: {', '.join(train_control.ALGORITHMS)}"
         )
         if any(word in ("-h", "--help") for word in argv):
             parser.parse_args(["-h"])
@@ -230,6 +233,10 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
+    if getattr(args, "algorithm", None) is not None:
+        from paperworks.cli import train_control
+
+        return train_control.run(args)
     if getattr(args, "method", None) is not None:
         from paperworks.cli import train_online
 

@@ -40,7 +40,10 @@ class Optimisation:
         if not self._groups[0]["params"]:
             raise OptionError(f"nothing in {policy.name} trains; load it with trainable weights or adapters")
         factor = (objective.module_learning_rate or self.peak) / self.peak
-        self._groups += [{"params": [p for p in module.parameters() if p.requires_grad], "factor": factor} for module in modules.values()]
+        self._groups += [
+            {"params": [p for p in module.parameters() if p.requires_grad], "factor": factor}
+            for module in modules.values()
+        ]
         self.optimiser = torch.optim.AdamW(
             self._groups, lr=self.peak, weight_decay=options.weight_decay, fused=_can_fuse(self._parameters)
         )

@@ -24,7 +24,7 @@ from paperworks.core.errors import DataError, OptionError, RunError, TrainingDiv
 from paperworks.core.files import write_atomic
 from paperworks.core.interrupts import deferred_interrupt
 from paperworks.core.seeding import seed_everything, torch_generator
-from paperworks.language import checkpoints
+from paperworks.core import checkpoints
 from paperworks.language.data import Dataset
 from paperworks.language.data.conversation import plain_text
 from paperworks.language.objectives.dr_po import DRPO

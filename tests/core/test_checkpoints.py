@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from paperworks.core.errors import RunError
-from paperworks.language import checkpoints
+from paperworks.core import checkpoints
 
 
 class Net(nn.Module):

@@ -1,0 +1,1 @@
+"""Policies that act in gymnasium's environments, learned from logged data first."""

@@ -1,0 +1,96 @@
+"""Gymnasium's environments: found, described, and rolled out many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from numpy.typing import NDArray
+
+from paperworks.control.policy import ActionBounds
+from paperworks.core.errors import OptionError
+from paperworks.core.seeding import derive_seed
+
+Act = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What an environment shows and takes: numbers in a state, and the box of actions."""
+
+    environment: str
+    state: int
+    bounds: ActionBounds
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Whole episodes of one policy."""
+
+    returns: Float[ndarray, " episodes"]
+    lengths: Float[ndarray, " episodes"]
+    costs: Float[ndarray, " episodes"] | None  # of environments that report a cost
+
+
+def make(environment: str, count: int = 1) -> Any:
+    """`count` copies of an environment, stepped together. Raises OptionError for one that is unknown or does not load."""
+    try:
+        import gymnasium
+    except ImportError:
+        raise OptionError("environments need gymnasium; install paperworks[control]") from None
+    try:
+        return gymnasium.make_vec(environment, num_envs=count, vectorization_mode="sync")
+    except gymnasium.error.Error as error:
+        raise OptionError(f"--env {environment}: {_line(error)}") from None
+    except (ImportError, AttributeError) as error:
+        raise OptionError(f"--env {environment}: does not load ({_line(error)})") from None
+
+
+def spaces_of(environment: str) -> Spaces:
+    """The spaces of an environment. Raises OptionError unless it shows arrays and takes bounded continuous actions."""
+    import gymnasium
+
+    made = make(environment)
+    try:
+        seen, taken = made.single_observation_space, made.single_action_space
+    finally:
+        made.close()
+    if not isinstance(seen, gymnasium.spaces.Box):
+        raise OptionError(f"--env {environment}: shows {type(seen).__name__}; expected an array (Box)")
+    if not isinstance(taken, gymnasium.spaces.Box):
+        raise OptionError(f"--env {environment}: takes {type(taken).__name__} actions; expected continuous ones (Box)")
+    low, high = (np.asarray(each, dtype=np.float32).reshape(-1) for each in (taken.low, taken.high))
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise OptionError(f"--env {environment}: its actions have no bounds; wrap it in one that has")
+    return Spaces(environment, int(np.prod(seen.shape)), ActionBounds(low, high))
+
+
+def roll_out(environment: str, act: Act, episodes: int, *, seed: int = 0, gamma: float = 1.0) -> Episodes:
+    """`episodes` whole episodes side by side, each from a start of its own that depends on the seed alone."""
+    made = make(environment, episodes)
+    shape = made.single_action_space.shape
+    try:
+        seen, _ = made.reset(seed=[derive_seed(seed, "episode", number) % 2**31 for number in range(episodes)])
+        returns, lengths, costs = (np.zeros(episodes) for _ in range(3))
+        alive, discount, has_costs = np.ones(episodes, dtype=bool), 1.0, False
+        while alive.any():
+            action = act(seen.reshape(episodes, -1)).reshape(episodes, *shape)
+            seen, reward, terminated, truncated, told = made.step(action)
+            returns += np.where(alive, discount * reward, 0.0)
+            lengths += alive
+            if "cost" in told:
+                has_costs = True
+                costs += np.where(alive, told["cost"], 0.0)
+            alive &= ~(terminated | truncated)
+            discount *= gamma
+    finally:
+        made.close()
+    return Episodes(returns, lengths, costs if has_costs else None)
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,165 @@
+"""A training run on a log, from names to a folder: what `paperworks train td3-bc --data LOG` does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paperworks.control.datasets import read_transitions
+from paperworks.control.environments import Spaces, spaces_of
+from paperworks.control.learner import LearnerOptions
+from paperworks.control.offline import OFFLINE, offline_learner
+from paperworks.control.report import write_report
+from paperworks.control.training import ControlOptions, ControlResult, bounds_of, train_offline
+from paperworks.control.transitions import Transitions
+from paperworks.core.devices import pick_device
+from paperworks.core.errors import DataError, OptionError, RunError
+from paperworks.core.options import build, load_yaml, to_mapping
+from paperworks.core.progress import Progress
+from paperworks.core.runs import Run, RunStore
+
+
+@dataclass(frozen=True)
+class ControlJob:
+    """Everything that decides a run; written to its run.yaml."""
+
+    algorithm: str
+    options: LearnerOptions
+    data: str
+    env: str | None = None
+    limit: int | None = None
+    training: ControlOptions = ControlOptions()
+    device: str = "auto"
+
+    def config(self) -> dict[str, Any]:
+        """The job as run.yaml has it; `control_job_from_config` reads it back."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**values, "options": to_mapping(self.options), "training": to_mapping(self.training)}
+
+
+def control_job_from_config(values: Mapping[str, Any]) -> ControlJob:
+    """The job that a run.yaml describes. Raises OptionError for unknown or missing names."""
+    rest = {name: value for name, value in values.items() if value is not None}
+    for name in ("algorithm", "data"):
+        if name not in rest:
+            raise OptionError(f"train: no {name}" + (": give the log, --data LOG" if name == "data" else ""))
+    name = str(rest.pop("algorithm"))
+    options = build(offline_learner(name).options_class, rest.pop("options", {}), what=name)
+    training = build(ControlOptions, rest.pop("training", {}), what="training")
+    known = {field.name for field in dataclasses.fields(ControlJob)}
+    unknown = sorted(set(rest) - known)
+    if unknown:
+        raise OptionError(f"train {name}: unknown option {unknown[0]!r}")
+    return ControlJob(name, options, training=training, **rest)
+
+
+def control_job(
+    job: ControlJob,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> tuple[ControlResult, Path]:
+    """Run the job in the folder `out` (default ./runs/train-ALGORITHM-TIME): policy/, report.html, checkpoints.
+
+    With several seeds there is a folder policy-SEED for each. Raises PaperworksError; KeyboardInterrupt after saving.
+    """
+    shown = progress if progress is not None else Progress(quiet=True)
+    if resume and out is not None:
+        _same_job(job, Path(out))
+    log = read_transitions(job.data, limit=job.limit)
+    spaces = None if job.env is None else spaces_of(job.env)
+    _check_widths(log, spaces)
+    shown.say(described(log))
+    bounds = bounds_of(log) if spaces is None else spaces.bounds
+    store = RunStore()
+    started = store.start("train", job.algorithm, out, job.config(), job.training.seed, resume, overwrite=overwrite)
+    with started as run:
+        result = train_offline(
+            OFFLINE[job.algorithm], job.options, log, bounds, job.training,
+            environment=job.env, folder=run.folder, resume=resume, device=pick_device(job.device),
+            on_metrics=_Shown(job, run, shown),
+        )  # fmt: skip
+        for number, policy in enumerate(result.policies):
+            single = len(result.policies) == 1
+            policy.save(run.folder / ("policy" if single else f"policy-{job.training.seed + number}"))
+        run.finish(
+            {"algorithm": job.algorithm, "evaluations": result.evaluations, "final": result.final, "data": facts(log)}
+        )
+    write_report(run.folder)
+    return result, run.folder
+
+
+class _Shown:
+    """Shows and logs the numbers of a run: means over seeds."""
+
+    def __init__(self, job: ControlJob, run: Run, shown: Progress) -> None:
+        self._run, self._bar, self._total = (
+            run,
+            shown.bar(f"train {job.algorithm}", job.training.steps),
+            job.training.steps,
+        )
+        self._last = ""
+        self._cut = False
+
+    def __call__(self, done: int, values: Mapping[str, Sequence[float]]) -> None:
+        if not self._cut:
+            self._run.truncate_metrics(done - 1)
+            self._cut = True
+        means = {name: sum(of_seeds) / len(of_seeds) for name, of_seeds in values.items()}
+        self._run.log(step=done, **means)
+        if "return" in means:
+            self._last = f"return {means['return']:.1f}"
+        losses = [f"{name} {means[name]:.3g}" for name in ("critic", "q", "pull", "imitation") if name in means]
+        self._bar.update(done, ", ".join([each for each in (self._last, *losses) if each]))
+        if done == self._total and ("return" in means or not self._last):
+            self._bar.finish()
+
+
+def facts(log: Transitions) -> dict[str, Any]:
+    """What a log is, in numbers."""
+    returns = log.returns()
+    return {
+        "source": log.source,
+        "transitions": len(log),
+        "episodes": len(returns),
+        "return_mean": float(returns.mean()),
+        "return_low": float(returns.min()),
+        "return_high": float(returns.max()),
+        "terminated": int(log.terminations.sum()),
+    }
+
+
+def described(log: Transitions) -> str:
+    """The same in a line."""
+    known = facts(log)
+    return (
+        f"{known['source']}: {known['transitions']} transitions, {known['episodes']} episodes "
+        f"({known['terminated']} terminated), returns {known['return_low']:.4g} to {known['return_high']:.4g}, mean "
+        f"{known['return_mean']:.4g}"
+    )
+
+
+def _check_widths(log: Transitions, spaces: Spaces | None) -> None:
+    if spaces is not None and log.observations.shape[1] != spaces.state:
+        raise DataError(
+            f"observations of {log.observations.shape[1]} numbers; {spaces.environment} shows {spaces.state}",
+            file=log.source or None,
+            field="observations",
+        )
+
+
+def _same_job(job: ControlJob, folder: Path) -> None:
+    """Raises RunError where the folder is of another job."""
+    if not (folder / "run.yaml").is_file():
+        raise RunError(f"{folder}: no run to go on with (run.yaml is missing)")
+    before, now = control_job_from_config(load_yaml(folder / "run.yaml")).config(), job.config()
+    for name, value in now.items():
+        if value != before[name] and name != "device":
+            raise RunError(
+                f"{folder}: was started with {name}={before[name]!r}, not {value!r}; give the same, or --overwrite"
+            )

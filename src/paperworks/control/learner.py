@@ -1,0 +1,81 @@
+"""What an algorithm that learns from a log is: it takes a step for all its seeds at once, and has an actor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from paperworks.control.batches import Batch, Draws, Log
+from paperworks.control.networks import Perceptrons
+from paperworks.core.options import check_ranges, option
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """How many numbers a state and an action have. Actions lie in [-1, 1] here; policies know the environment's bounds."""
+
+    state: int
+    action: int
+
+
+@dataclass(frozen=True)
+class LearnerOptions:
+    """What all algorithms have."""
+
+    hidden: tuple[int, ...] = option((256, 256), "widths of the hidden layers of every network")
+    learning_rate: float = option(3e-4, "of Adam, for every network", above=0)
+    gamma: float = option(0.99, "discount", low=0, high=1)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+class Learner(nn.Module, ABC):
+    """An algorithm in the middle of training, for every seed: networks, one Adam over them, and how a step goes."""
+
+    name: ClassVar[str]
+    options_class: ClassVar[type[LearnerOptions]]
+
+    def __init__(self, shapes: Shapes, options: Any, seeds: Sequence[int], log: Log) -> None:
+        """`log` is for algorithms that look up more of it than a batch."""
+        super().__init__()
+        self.shapes, self.options, self.seeds = shapes, options, tuple(seeds)
+        self._parts: dict[str, list[nn.Parameter]] = {}
+        self._optimiser: torch.optim.Adam | None = None
+
+    @abstractmethod
+    def update(self, batch: Batch, draws: Draws, step: int) -> Mapping[str, Float[Tensor, " seeds"]]:
+        """Take step `step` (from 0) and return numbers to log, one a seed, without gradient."""
+
+    @abstractmethod
+    def acting(self) -> Perceptrons:
+        """The nets whose tanh is the action."""
+
+    def learns(self, name: str, *parts: nn.Module | nn.Parameter) -> None:
+        """Say what `descend(name, ...)` moves."""
+        self._parts[name] = [
+            p for part in parts for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())
+        ]
+
+    @property
+    def optimiser(self) -> torch.optim.Adam:
+        """Adam over all parts; made at the first use, when the networks are where they will stay."""
+        if self._optimiser is None:
+            groups = [{"params": parameters} for parameters in self._parts.values()]
+            self._optimiser = torch.optim.Adam(groups, lr=self.options.learning_rate, fused=True)
+        return self._optimiser
+
+    def descend(self, name: str, loss: Float[Tensor, " seeds"]) -> None:
+        """A step of the parts of that name: each seed's parameters follow its own loss, and nothing else moves."""
+        optimiser, parameters = self.optimiser, self._parts[name]
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss.sum(), parameters), strict=True):
+            parameter.grad = gradient
+        optimiser.step()  # the others have no gradient, so they stay
+        for parameter in parameters:
+            parameter.grad = None

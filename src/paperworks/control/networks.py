@@ -1,0 +1,95 @@
+"""Perceptrons side by side: every seed (and every critic of a seed) is a slice of one batched network.
+
+Weights are [nets, in, out] and one batched product a layer serves all nets, so that N seeds cost far less than N runs. Nets
+share nothing: a net's numbers do not depend on its company, and its start depends on its own seed alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from paperworks.core.seeding import torch_generator
+
+
+class Perceptrons(nn.Module):
+    """`len(seeds) * copies` perceptrons with ReLU between layers: [nets, rows, in] to [nets, rows, out].
+
+    `copies` nets a seed stand next to each other (twin critics). Every layer starts as torch's own Linear does.
+    """
+
+    def __init__(self, sizes: Sequence[int], seeds: Sequence[int], name: str, *, copies: int = 1) -> None:
+        super().__init__()
+        self.sizes, self.copies = tuple(sizes), copies
+        draws = [torch_generator(seed, name, copy) for seed in seeds for copy in range(copies)]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in itertools.pairwise(sizes):
+            bound = 1 / math.sqrt(fan_in)
+            for kept, shape in ((self.weights, (fan_in, fan_out)), (self.biases, (1, fan_out))):
+                drawn = [torch.rand(shape, generator=draw) * 2 * bound - bound for draw in draws]
+                kept.append(nn.Parameter(torch.stack(drawn)))
+
+    def forward(self, x: Float[Tensor, "nets rows in"]) -> Float[Tensor, "nets rows out"]:
+        """Each net's output on its own rows."""
+        last = len(self.weights) - 1
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            if number < last:
+                x = torch.relu(x)
+        return x
+
+    def net(self, index: int) -> list[tuple[Tensor, Tensor]]:
+        """(weight, bias) of every layer of one net, detached."""
+        return [
+            (weight[index].detach().clone(), bias[index, 0].detach().clone())
+            for weight, bias in zip(self.weights, self.biases, strict=True)
+        ]
+
+
+class Critics(nn.Module):
+    """Q(s, a) of `copies` critics a seed: [seeds, copies, rows]."""
+
+    def __init__(
+        self,
+        state: int,
+        action: int,
+        hidden: Sequence[int],
+        seeds: Sequence[int],
+        *,
+        copies: int = 2,
+        name: str = "critic",
+    ) -> None:
+        super().__init__()
+        self.copies = copies
+        self.nets = Perceptrons((state + action, *hidden, 1), seeds, name, copies=copies)
+
+    def forward(
+        self, states: Float[Tensor, "seeds rows state"], actions: Float[Tensor, "seeds rows action"]
+    ) -> Float[Tensor, "seeds copies rows"]:
+        inputs = torch.cat([states, actions], -1)
+        if self.copies > 1:
+            inputs = inputs.repeat_interleave(self.copies, 0)
+        return self.nets(inputs).squeeze(-1).view(len(states), self.copies, -1)
+
+    def first(
+        self, states: Float[Tensor, "seeds rows state"], actions: Float[Tensor, "seeds rows action"]
+    ) -> Float[Tensor, "seeds rows"]:
+        """The first critic alone."""
+        x = torch.cat([states, actions], -1)
+        last = len(self.nets.weights) - 1
+        for number, (weight, bias) in enumerate(zip(self.nets.weights, self.nets.biases, strict=True)):
+            x = torch.baddbmm(bias[:: self.copies], x, weight[:: self.copies])
+            if number < last:
+                x = torch.relu(x)
+        return x.squeeze(-1)
+
+
+@torch.no_grad()
+def follow(target: nn.Module, source: nn.Module, rate: float) -> None:
+    """target <- (1 - rate) target + rate source (Polyak averaging)."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)

@@ -1,0 +1,19 @@
+"""Algorithms that learn from a log alone, by name."""
+
+from __future__ import annotations
+
+from paperworks.control.learner import Learner
+from paperworks.control.offline.bc import BC
+from paperworks.control.offline.iql import IQL
+from paperworks.control.offline.prdc import PRDC
+from paperworks.control.offline.td3_bc import TD3BC
+from paperworks.core.errors import OptionError, did_you_mean
+
+OFFLINE: dict[str, type[Learner]] = {each.name: each for each in (BC, TD3BC, IQL, PRDC)}
+
+
+def offline_learner(name: str) -> type[Learner]:
+    """The algorithm of that name. Raises OptionError."""
+    if name not in OFFLINE:
+        raise OptionError(f"unknown algorithm {name!r}{did_you_mean(name, OFFLINE)}")
+    return OFFLINE[name]

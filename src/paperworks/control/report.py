@@ -1,0 +1,74 @@
+"""report.html of a run on a log, made from what it wrote: run.json, run.yaml, metrics.jsonl, results.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from paperworks.core import plots
+from paperworks.core.files import read_json
+from paperworks.core.options import load_yaml
+from paperworks.core.progress import duration
+from paperworks.core.report import Page
+from paperworks.core.runs import read_metrics
+from paperworks.core.statistics import bootstrap_mean
+
+_CURVES = {
+    "critic": "critics' loss",
+    "value": "value's loss",
+    "q": "mean Q of the batch",
+    "pull": "distance from the log (what holds the actor)",
+    "imitation": "squared difference from the logged action",
+    "actor": "actor's loss",
+    "weight": "weight of the value in the actor's loss",
+    "distance": "distance to the nearest logged pair",
+    "elsewhere": "share whose nearest pair is of another state",
+    "advantage": "mean advantage of logged actions",
+}
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write `folder/report.html`; returns the path. Raises RunError for a damaged folder."""
+    folder = Path(folder)
+    results, info = read_json(folder / "results.json"), read_json(folder / "run.json")
+    config, steps = load_yaml(folder / "run.yaml"), read_metrics(folder / "metrics.jsonl")
+    data = results["data"]
+    page = Page(f"Training {results['algorithm']}", f"on {data['source']}")
+    page.facts(
+        {
+            "steps": config["training"]["steps"],
+            "seeds": config["training"]["seeds"],
+            "transitions": data["transitions"],
+            "episodes": data["episodes"],
+            "mean return of the log": f"{data['return_mean']:.4g}",
+            "time": duration(float(info.get("wall_s") or 0)),
+        }
+    )
+    _returns(page, results["evaluations"], data, config)
+    page.section("Curves", "Means over seeds, and over the steps since the point before.")
+    for name, title in _CURVES.items():
+        points = [(line["step"], line[name]) for line in steps if name in line]
+        if len(points) > 1:
+            x, y = ([float(value) for value in column] for column in zip(*points, strict=True))
+            page.figure(plots.lines({title: plots.Curve(x, y)}, "steps", title, markers=False), title)
+    page.section("Repeat").commands(
+        [f"paperworks train {results['algorithm']} --config {folder / 'run.yaml'} --out NEW"]
+    )
+    return page.save(folder / "report.html")
+
+
+def _returns(page: Page, evaluations: list[Any], data: dict[str, Any], config: dict[str, Any]) -> None:
+    if not evaluations:
+        return
+    episodes = config["training"]["eval_episodes"]
+    page.section("Returns", f"{episodes} episodes a policy, each seed's mean; the interval is over seeds (95%).")
+    found = [bootstrap_mean(values) for _, values in evaluations]
+    x = [float(step) for step, _ in evaluations]
+    curve = plots.Curve(x, [each.mean for each in found], [each.low for each in found], [each.high for each in found])
+    log = plots.Curve([x[0], x[-1]], [data["return_mean"]] * 2)
+    svg = plots.lines({"policy": curve, "the log's mean": log}, "steps", "return", markers=False)
+    page.figure(svg, f"return in {config['env']}")
+    rows = [
+        [step, f"{each.mean:.4g}", f"[{each.low:.4g}, {each.high:.4g}]"] for (step, _), each in zip(evaluations, found)
+    ]
+    page.table(["steps", "mean return", "95% interval"], rows, right={"steps", "mean return"})

@@ -1,0 +1,205 @@
+"""Learning from a log: steps for all seeds at once, evaluation now and then, checkpoints that resume to the same result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paperworks.control.batches import Draws, Log
+from paperworks.control.environments import roll_out
+from paperworks.control.learner import Learner, LearnerOptions, Shapes
+from paperworks.control.policy import ActionBounds, ControlPolicy, Normaliser
+from paperworks.control.transitions import Transitions
+from paperworks.core import checkpoints
+from paperworks.core.errors import DataError, TrainingDiverged
+from paperworks.core.interrupts import deferred_interrupt
+from paperworks.core.options import check_ranges, option
+
+LOGGED_EVERY = 500  # steps
+
+
+@dataclass(frozen=True)
+class ControlOptions:
+    """How long a log is learned from, and what is looked at meanwhile."""
+
+    steps: int = option(100_000, "gradient steps", low=1)
+    batch_size: int = option(256, "transitions a step, drawn with replacement", low=1)
+    seeds: int = option(1, "policies trained side by side, with seeds seed, seed + 1, ...", low=1)
+    seed: int = option(0, "first seed")
+    normalise: bool = option(True, "subtract the log's mean from states, divide by its deviation + 0.001")
+    reward_scale: float = option(1.0, "rewards are multiplied by it", above=0)
+    reward_shift: float = option(0.0, "and this is added")
+    eval_every: int | None = option(None, "steps between evaluations; none: a tenth of all", low=1)
+    eval_episodes: int = option(10, "episodes of an evaluation, each policy", low=1)
+    save_every: int = option(10_000, "steps between checkpoints", low=1)
+    most_q: float = option(1e6, "stop where |Q| is above this: it has diverged", above=0)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+OnMetrics = Callable[[int, Mapping[str, Sequence[float]]], None]  # steps done, numbers of every seed
+
+
+@dataclass(frozen=True)
+class ControlResult:
+    """The policies, one a seed, and how they did: `evaluations` are (steps, mean return of every seed)."""
+
+    policies: Sequence[ControlPolicy]
+    evaluations: Sequence[tuple[int, Sequence[float]]]
+    final: Mapping[str, Sequence[float]]
+
+
+def train_offline(
+    learner: type[Learner],
+    options: LearnerOptions,
+    log: Transitions,
+    bounds: ActionBounds,
+    control: ControlOptions = ControlOptions(),
+    *,
+    environment: str | None = None,
+    folder: Path | None = None,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+    on_metrics: OnMetrics | None = None,
+) -> ControlResult:
+    """Learn policies from a log. With an `environment` they are rolled out now and then; `folder` keeps checkpoints.
+
+    Raises DataError for a log that does not fit, TrainingDiverged, KeyboardInterrupt on Ctrl-C (saved first).
+    """
+    return _Run(
+        learner, options, log, bounds, control, environment, folder, resume, torch.device(device), on_metrics
+    ).go()
+
+
+class _Run:
+    def __init__(
+        self,
+        learner: type[Learner],
+        options: LearnerOptions,
+        log: Transitions,
+        bounds: ActionBounds,
+        control: ControlOptions,
+        environment: str | None,
+        folder: Path | None,
+        resume: bool,
+        device: torch.device,
+        on_metrics: OnMetrics | None,
+    ) -> None:
+        check_log(log, bounds, control.batch_size)
+        log = log.best_episodes(getattr(options, "best", 1.0))
+        width = log.observations.shape[1]
+        self.normaliser = Normaliser.of(log.observations) if control.normalise else Normaliser.none(width)
+        self.bounds, self.control, self.environment, self.folder = bounds, control, environment, folder
+        self.resume, self.on_metrics, self.method = resume, on_metrics, learner.name
+        self.seeds = [control.seed + number for number in range(control.seeds)]
+        inward = Transitions(
+            log.observations, bounds.inward(log.actions).clip(-1, 1),
+            log.rewards * control.reward_scale + control.reward_shift,
+            log.next_observations, log.terminations, log.truncations,
+        )  # fmt: skip
+        self.log = Log(inward, self.normaliser.mean, self.normaliser.deviation, device)
+        shapes = Shapes(width, log.actions.shape[1])
+        self.learner = learner(shapes, options, self.seeds, self.log).to(device)
+        self.draws = Draws(self.seeds, control.batch_size, len(self.log), device)
+        self.evaluations: list[tuple[int, list[float]]] = []
+        self.final: dict[str, list[float]] = {}
+
+    def go(self) -> ControlResult:
+        control, sums, counts = self.control, dict[str, Tensor](), dict[str, int]()
+        every = control.eval_every or max(1, control.steps // 10)
+        with deferred_interrupt() as interrupted:
+            for step in range(self._start(), control.steps):
+                told = self.learner.update(self.log.batch(self.draws.rows(step)), self.draws, step)
+                for name, value in told.items():
+                    sums[name] = sums[name] + value if name in sums else value
+                    counts[name] = counts.get(name, 0) + 1
+                done = step + 1
+                stop = interrupted()
+                saves = done % control.save_every == 0 or done == control.steps or stop
+                if done % LOGGED_EVERY == 0 or saves:
+                    self.final = {name: (total / counts[name]).tolist() for name, total in sums.items()}
+                    sums, counts = {}, {}
+                    self._check(done)
+                    if self.on_metrics is not None:
+                        self.on_metrics(done, self.final)
+                if self.environment is not None and (done % every == 0 or done == control.steps):
+                    self._evaluate(done)
+                if saves:
+                    self._save(done)
+                if stop and done < control.steps:
+                    kept = (
+                        f"saved at step {done} of {control.steps}; go on with --resume" if self.folder else "not saved"
+                    )
+                    raise KeyboardInterrupt(f"interrupted: {kept}")
+        return ControlResult(self.policies(), self.evaluations, self.final)
+
+    def policies(self) -> list[ControlPolicy]:
+        """The actors as they are, one a seed."""
+        acting = self.learner.acting()
+        layers = [[(w.cpu(), b.cpu()) for w, b in acting.net(place)] for place in range(len(self.seeds))]
+        return [ControlPolicy(each, self.normaliser, self.bounds, self.method) for each in layers]
+
+    def _evaluate(self, done: int) -> None:
+        assert self.environment is not None
+        means = []
+        for seed, policy in zip(self.seeds, self.policies(), strict=True):
+            episodes = roll_out(self.environment, policy.act, self.control.eval_episodes, seed=seed)
+            means.append(float(episodes.returns.mean()))
+        self.evaluations.append((done, means))
+        if self.on_metrics is not None:
+            self.on_metrics(done, {"return": means})
+
+    def _check(self, done: int) -> None:
+        """Raises TrainingDiverged for a number that is not finite, or a Q beyond the bound; it names the seed."""
+        for name, values in self.final.items():
+            for seed, value in zip(self.seeds, values, strict=True):
+                if not math.isfinite(value) or (name == "q" and abs(value) > self.control.most_q):
+                    raise TrainingDiverged(
+                        f"{self.method}: {name} is {value:g} at step {done}, seed {seed}: it has diverged; the last "
+                        "checkpoint is kept: lower --learning-rate, or hold closer to the log"
+                    )
+
+    def _start(self) -> int:
+        if not self.resume or self.folder is None:
+            return 0
+        state = checkpoints.load_checkpoint(self.folder / "checkpoints", self.learner, self.learner.optimiser)
+        if state is None:
+            return 0
+        self.evaluations = [(int(step), list(values)) for step, values in state["evaluations"]]
+        self.final = dict(state["final"])
+        return int(state["step"])
+
+    def _save(self, done: int) -> None:
+        if self.folder is None:
+            return
+        state = {"step": done, "evaluations": self.evaluations, "final": self.final}
+        checkpoints.save_checkpoint(self.folder / "checkpoints", self.learner, self.learner.optimiser, state)
+
+
+def check_log(log: Transitions, bounds: ActionBounds, batch_size: int) -> None:
+    """Raises DataError for discrete actions, another width of actions, actions out of bounds, or too few transitions."""
+    where = log.source or None
+    if log.is_discrete:
+        raise DataError("actions are whole numbers (discrete); expected continuous ones", file=where, field="actions")
+    if log.actions.shape[1] != len(bounds.low):
+        raise DataError(
+            f"actions of {log.actions.shape[1]} numbers; the environment takes {len(bounds.low)}",
+            file=where,
+            field="actions",
+        )
+    bounds.check(log.actions, log.source)
+    if len(log) < batch_size:
+        raise DataError(f"{len(log)} transitions, fewer than a batch of {batch_size}: lower --batch-size", file=where)
+
+
+def bounds_of(log: Transitions) -> ActionBounds:
+    """The box of a log's actions where no environment says it: [-1, 1], or the largest number of each dimension."""
+    most = np.abs(log.actions).max(0).clip(min=1.0) if not log.is_discrete else np.ones(1)
+    return ActionBounds(-most.astype(np.float32), most.astype(np.float32))

@@ -1,0 +1,105 @@
+"""`paperworks train td3-bc --data LOG --env ID` and `evaluate policy`: from words to a policy; mistakes are one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paperworks.cli.main import main
+from paperworks.control import training
+from paperworks.control.policy import ControlPolicy
+
+Outcome = tuple[int, str, str]
+QUICK = ("--hidden", "8,8", "--steps", "40", "--batch-size", "32", "--eval-every", "20", "--eval-episodes", "2")
+
+
+@pytest.fixture
+def command(
+    arrays: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    undrawn_figures: None,
+) -> Callable[..., Outcome]:  # fmt: skip
+    """Runs a command in a folder that holds log.npz."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("log.npz", **arrays)
+
+    def run(*words: object) -> Outcome:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run
+
+
+def test_a_run_leaves_a_policy_that_can_be_rolled_out(command: Callable[..., Outcome], point: str) -> None:
+    code, out, err = command("train", "td3-bc", "--data", "log.npz", "--env", point, *QUICK, "--out", "run")
+    assert code == 0, err
+    assert "episodes (" in err and "next    paperworks evaluate policy --model run/policy" in out
+    results = json.loads(Path("run/results.json").read_text())
+    assert [step for step, _ in results["evaluations"]] == [20, 40] and results["data"]["transitions"] > 1500
+    assert "return in" in Path("run/report.html").read_text()
+    code, out, _ = command("evaluate", "policy", "--model", "run", "--env", point, "--episodes", 4, "--json")
+    found = json.loads(out)
+    assert code == 0 and found["length"]["mean"] <= 20 and "cost" in found
+    policy = ControlPolicy.load("run/policy")
+    assert policy.act(np.zeros(2)).shape == (1,) and policy.act(np.zeros((5, 3, 2))).shape == (5, 3, 1)
+    assert (np.abs(policy.act(np.random.default_rng(0).normal(size=(50, 2)) * 1e6)) <= 2).all()
+
+
+def test_every_seed_leaves_its_policy(command: Callable[..., Outcome]) -> None:
+    code, out, err = command(
+        "train", "bc", "--data", "log.npz", *QUICK, "--seeds", 2, "--seed", 5, "--out", "run", "--json"
+    )
+    assert code == 0, err
+    assert len(json.loads(out)["final"]["imitation"]) == 2
+    assert {path.name for path in Path("run").glob("policy*")} == {"policy-5", "policy-6"}
+
+
+def test_a_killed_run_resumes_to_the_same_policy(
+    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train", "iql", "--data", "log.npz", *QUICK, "--save-every", "10", "--quiet")
+    assert command(*words, "--out", "whole")[0] == 0
+    really = training.checkpoints.save_checkpoint
+
+    class Killed(BaseException):
+        pass
+
+    def kill_at_20(*given: object) -> object:
+        if given[3]["step"] == 20:  # type: ignore[index]
+            raise Killed
+        return really(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training.checkpoints, "save_checkpoint", kill_at_20)
+    with pytest.raises(Killed):
+        command(*words, "--out", "cut")
+    monkeypatch.setattr(training.checkpoints, "save_checkpoint", really)
+    code, _, err = command("train", "iql", "--resume", "--out", "cut", "--quiet")
+    assert code == 0, err
+    for file in ("policy/policy.safetensors", "policy/policy.json"):
+        assert Path("cut", file).read_bytes() == Path("whole", file).read_bytes()
+    code, _, err = command("train", "iql", "--resume", "--out", "cut", "--beta", "1", "--quiet")
+    assert code == 2 and "was started with" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train", "td3-bc"), "give the log, --data LOG"),
+        (("train", "td3-bc", "--data", "none.npz"), "none.npz: no such file"),
+        (("train", "td3-bc", "--data", "log.npz", "--env", "Pendulum-v1"), "Pendulum-v1 shows 3"),
+        (("train", "td3-bc", "--data", "log.npz", "--alpha", "-1"), "alpha"),
+        (("train", "td3-bc", "--data", "log.npz", "--batch-size", "99999"), "fewer than a batch"),
+        (("train", "prdc", "--data", "log.npz", "--search", "magic"), "search"),
+        (("train", "td3-bd", "--data", "log.npz", "--env", "Pendulum-v1"), "did you mean 'td3-bc'"),
+        (("evaluate", "policy", "--env", "Pendulum-v1"), "--model DIR"),
+        (("evaluate", "policy", "--model", "nowhere", "--env", "Pendulum-v1"), "no control policy there"),
+    ],
+)
+def test_mistakes_cost_one_line(command: Callable[..., Outcome], words: tuple[str, ...], message: str) -> None:
+    code, _, err = command(*words)
+    assert code == 2 and message in err.splitlines()[-1], err
