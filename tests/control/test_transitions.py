@@ -73,6 +73,26 @@ def test_files(arrays: dict[str, np.ndarray], log: Transitions, tmp_path: Path, 
     assert len(read_transitions(str(path), limit=100)) < 100
 
 
+def test_rollouts_as_imitation_keeps_them(tmp_path: Path) -> None:
+    """An observation more than actions in each episode; what else is in the file is not opened."""
+    path = tmp_path / "rollouts.npz"
+    np.savez(
+        path,
+        obs=np.arange(7.0)[:, None], acts=np.array([0, 1, 1, 0, 1]), rews=np.arange(5.0), indices=np.array([2]),
+        terminal=np.array([True, False]), infos=np.array([{"a": 1}] * 5, dtype=object),
+    )  # fmt: skip
+    found = read_transitions(str(path))
+    assert found.observations.ravel().tolist() == [0, 1, 3, 4, 5]
+    assert found.next_observations.ravel().tolist() == [1, 2, 4, 5, 6]
+    assert found.terminations.tolist() == [False, True, False, False, False]
+    assert found.truncations.tolist() == [False, False, False, False, True] and found.is_discrete
+    np.savez(
+        path, obs=np.zeros((6, 1)), acts=np.zeros(5), rews=np.zeros(5), indices=np.array([2]), terminal=np.zeros(2)
+    )
+    with pytest.raises(DataError, match="do not belong together"):
+        read_transitions(str(path))
+
+
 def test_minari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its episodes bring the observation behind their last step, so that nothing is dropped."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))

@@ -31,6 +31,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """What each array may be called, ours first."""
 
+_WANTED = frozenset({each for names in NAMES.values() for each in names} | {"indices"})
+
 
 def read_transitions(path: str, *, limit: int | None = None) -> Transitions:
     """The transitions in a file, or of a Minari data set; at most `limit` of them, from the log's beginning.
@@ -160,9 +162,34 @@ def _actions(values: Array | None, source: str) -> Array:
 def _npz(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            found = {name: file[name] for name in file.files if name in _WANTED}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"not an .npz file of plain arrays ({_line(error)})", file=str(path)) from None
+    return _of_trajectories(found) if {"obs", "acts", "indices", "terminal"} <= found.keys() else found
+
+
+def _of_trajectories(found: Arrays) -> Arrays:
+    """The layout of `imitation`'s rollouts: an observation more than actions in each episode, cut at `indices`."""
+    starts = np.concatenate([[0], found["indices"]]).astype(np.int64)
+    stops = np.concatenate([found["indices"], [len(found["acts"])]]).astype(np.int64)
+    count, episode = len(found["acts"]), np.repeat(np.arange(len(starts)), stops - starts)
+    if len(found["obs"]) != count + len(starts) or len(found["terminal"]) != len(starts):
+        raise DataError(
+            "obs, acts, indices and terminal do not belong together: expected one observation more than actions "
+            "in each episode, and one terminal an episode"
+        )
+    before = np.arange(count) + episode
+    last = np.zeros(count, dtype=bool)
+    last[stops - 1] = True
+    is_over = found["terminal"].astype(bool)[episode]
+    return {
+        "observations": found["obs"][before],
+        "next_observations": found["obs"][before + 1],
+        "actions": found["acts"],
+        "rewards": found["rews"],
+        "terminations": last & is_over,
+        "truncations": last & ~is_over,
+    }
 
 
 def _hdf5(path: Path) -> Arrays:
@@ -172,8 +199,7 @@ def _hdf5(path: Path) -> Arrays:
         raise OptionError(f"{path}: needs h5py; install paperworks[control]") from None
     try:
         with h5py.File(path, "r") as file:
-            wanted = {each for names in NAMES.values() for each in names}
-            return {name: file[name][()] for name in wanted if name in file and isinstance(file[name], h5py.Dataset)}
+            return {name: file[name][()] for name in _WANTED if name in file and isinstance(file[name], h5py.Dataset)}
     except OSError as error:
         raise DataError(f"not an HDF5 file ({_line(error)})", file=str(path)) from None
 
