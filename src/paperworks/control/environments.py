@@ -92,5 +92,18 @@ def roll_out(environment: str, act: Act, episodes: int, *, seed: int = 0, gamma:
     return Episodes(returns, lengths, costs if has_costs else None)
 
 
+def random_returns(environment: str, episodes: int, *, seed: int = 0) -> Float[ndarray, " episodes"]:
+    """Returns of a policy that draws its actions from the environment's own action space."""
+    made = make(environment, 1)
+    space = made.single_action_space
+    made.close()
+    space.seed(derive_seed(seed, "random policy") % 2**31)
+
+    def act(seen: NDArray[Any]) -> NDArray[Any]:
+        return np.stack([np.asarray(space.sample()) for _ in seen])
+
+    return roll_out(environment, act, episodes, seed=seed).returns
+
+
 def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
