@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from paperworks.control.batches import Batch, Draws, Log
+from paperworks.control.distributions import TanhGaussian, gaussian_log_prob
 from paperworks.control.environments import roll_out, spaces_of
 from paperworks.control.learner import Learner, Shapes
 from paperworks.control.offline import OFFLINE
-from paperworks.control.offline.iql import IQL, IQLOptions, expectile_loss, gaussian_log_prob
+from paperworks.control.offline.cql import CQL, CQLOptions
+from paperworks.control.offline.iql import IQL, IQLOptions, expectile_loss
 from paperworks.control.offline.prdc import PRDC, PRDCOptions
 from paperworks.control.offline.td3 import TD3, TD3Options
 from paperworks.control.offline.td3_bc import TD3BC, TD3BCOptions
@@ -123,6 +125,42 @@ def test_iql_s_parts() -> None:
     torch.testing.assert_close(gaussian_log_prob(mean, log_std, action), wanted)
 
 
+def test_a_squashed_gaussian_is_a_density() -> None:
+    """Its integral over [-1, 1] is 1, its samples' density is that of the action, and torch's own transform agrees."""
+    output = torch.tensor([[0.4, -0.3]])
+    policy, grid = TanhGaussian(output), torch.linspace(-0.9999, 0.9999, 20001)[:, None]
+    assert torch.trapezoid(policy.log_prob(grid).exp(), grid[:, 0]).item() == pytest.approx(1, abs=1e-3)
+    action, log_prob = policy.sample(torch.tensor([[0.7]]))
+    torch.testing.assert_close(policy.log_prob(action), log_prob, atol=1e-4, rtol=1e-4)
+    own = torch.distributions.TransformedDistribution(
+        torch.distributions.Normal(policy.mean, policy.log_std.exp()), torch.distributions.TanhTransform()
+    )
+    torch.testing.assert_close(own.log_prob(action).sum(-1), log_prob, atol=1e-4, rtol=1e-4)
+
+
+def test_cql_s_integral_is_that_of_the_critic() -> None:
+    """The importance sampled log sum exp against the integral of exp Q over a grid of actions."""
+    log = log_of([0.3], [0.0])
+    learner = CQL(Shapes(1, 1), CQLOptions(**SMALL, sampled_actions=20_000), [0], log)
+    with torch.no_grad():
+        for parameter in learner.critics.parameters():
+            parameter.mul_(3)
+        learner.actor.weights[-1].zero_()
+        learner.actor.biases[-1].copy_(torch.tensor([0.2, 0.458]))  # a deviation of 1, wide enough for every action
+        found = learner.log_sum_exp(batch_of(log, [0]), Draws([0], 1, 1, log.device), 0)[0, :, 0]
+        grid = torch.linspace(-1, 1, 4001)[None, :, None]
+        q = learner.critics(torch.full_like(grid, 0.3), grid)[0]
+        wanted = torch.trapezoid(q.exp(), grid[0, :, 0]).log()
+    torch.testing.assert_close(found, wanted, atol=0.03, rtol=0)
+
+
+def test_cql_s_temperature_falls_where_entropy_is_above_its_target() -> None:
+    log = log_of([0.3] * 8, [0.0] * 8)
+    learner = CQL(Shapes(1, 1), CQLOptions(**SMALL), [0], log)
+    learner.update(batch_of(log, list(range(8))), Draws([0], 8, 8, log.device), 0)
+    assert learner.log_temperature.item() < 0  # the fresh policy is nearly uniform: entropy log 2 > -1
+
+
 def test_iql_s_first_step_by_autograd_of_the_formulas() -> None:
     """The gradient of each part, on one batch, against the losses written down in one place."""
     draw = np.random.default_rng(0)
@@ -156,7 +194,9 @@ def test_seeds_side_by_side_are_seeds_alone(name: str, log: Transitions) -> None
     assert not torch.allclose(together.policies[0].layers[0][0], together.policies[1].layers[0][0])
 
 
-@pytest.mark.parametrize(("name", "least"), [("bc", 0.0), ("td3-bc", 1.5), ("iql", 1.5), ("prdc", 1.5)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("bc", 0.0), ("td3-bc", 1.5), ("cql", 1.5), ("iql", 1.5), ("awac", 1.5), ("prdc", 1.5)]
+)
 def test_they_do_better_than_the_log(name: str, least: float, log: Transitions, point: str) -> None:
     """The log's policy errs widely about the right action: cloning its mean helps, learning from rewards does more."""
     learner = OFFLINE[name]

@@ -10,7 +10,7 @@ from typing import Any
 from paperworks.core.errors import OptionError, did_you_mean
 from paperworks.core.options import Parser, add_dataclass_arguments, given_options
 
-ALGORITHMS = ("bc", "td3-bc", "iql", "prdc")
+ALGORITHMS = ("bc", "td3-bc", "cql", "iql", "awac", "prdc")
 """The names of `control.offline.OFFLINE`, known here without torch."""
 
 

@@ -55,7 +55,7 @@ class Learner(nn.Module, ABC):
 
     @abstractmethod
     def acting(self) -> Perceptrons:
-        """The nets whose tanh is the action."""
+        """The nets whose output begins with what the tanh of is the action."""
 
     def learns(self, name: str, *parts: nn.Module | nn.Parameter) -> None:
         """Say what `descend(name, ...)` moves."""

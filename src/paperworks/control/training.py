@@ -143,8 +143,12 @@ class _Run:
     def policies(self) -> list[ControlPolicy]:
         """The actors as they are, one a seed."""
         acting = self.learner.acting()
-        layers = [[(w.cpu(), b.cpu()) for w, b in acting.net(place)] for place in range(len(self.seeds))]
-        return [ControlPolicy(each, self.normaliser, self.bounds, self.method) for each in layers]
+        width, found = self.learner.shapes.action, []
+        for place in range(len(self.seeds)):
+            *inner, (weight, bias) = [(w.cpu(), b.cpu()) for w, b in acting.net(place)]
+            layers = [*inner, (weight[:, :width].contiguous(), bias[:width])]
+            found.append(ControlPolicy(layers, self.normaliser, self.bounds, self.method))
+        return found
 
     def _evaluate(self, done: int) -> None:
         assert self.environment is not None

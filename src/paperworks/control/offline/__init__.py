@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from paperworks.control.learner import Learner
+from paperworks.control.offline.awac import AWAC
 from paperworks.control.offline.bc import BC
+from paperworks.control.offline.cql import CQL
 from paperworks.control.offline.iql import IQL
 from paperworks.control.offline.prdc import PRDC
 from paperworks.control.offline.td3_bc import TD3BC
 from paperworks.core.errors import OptionError, did_you_mean
 
-OFFLINE: dict[str, type[Learner]] = {each.name: each for each in (BC, TD3BC, IQL, PRDC)}
+OFFLINE: dict[str, type[Learner]] = {each.name: each for each in (BC, TD3BC, CQL, IQL, AWAC, PRDC)}
 
 
 def offline_learner(name: str) -> type[Learner]:

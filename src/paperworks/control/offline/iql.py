@@ -6,7 +6,6 @@ No action outside the log is ever valued.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,11 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from paperworks.control.batches import Batch, Draws, Log
+from paperworks.control.distributions import LOG_STD, gaussian_log_prob
 from paperworks.control.learner import Learner, LearnerOptions, Shapes
 from paperworks.control.networks import Critics, Perceptrons, follow
 from paperworks.core.options import option
-
-LOG_STD = (-5.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,6 @@ class IQLOptions(LearnerOptions):
 def expectile_loss(error: Tensor, expectile: float) -> Tensor:
     """|expectile - 1{error < 0}| error^2."""
     return torch.where(error < 0, 1 - expectile, expectile) * error.square()
-
-
-def gaussian_log_prob(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
-    """log N(action; mean, exp(log_std)^2), summed over the last dimension."""
-    normalised = (action - mean) * (-log_std).exp()
-    return (-0.5 * normalised.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
 class IQL(Learner):
