@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from paperworks.core.errors import RunError
 from paperworks.core import checkpoints
+from paperworks.core.errors import RunError
 
 
 class Net(nn.Module):

@@ -1,6 +1,7 @@
 """Figures are well-formed SVG, safe beside one another in a page, stable, and keep a colour with a name."""
 
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -48,6 +49,26 @@ def test_names_inside_figures_do_not_meet_and_references_stay_inside():
         assert {target.removeprefix("#") for target in targets} <= set(own)
         identities += set(own)
     assert len(identities) == len(set(identities))
+
+
+def test_figures_carry_no_ballast():
+    svg = figures("a")["intervals"]
+    assert "<!--" not in svg
+    assert "\n " not in svg
+    assert re.search(r"[1-9]\.\d{3}", svg) is None
+
+
+def test_figures_of_a_page_share_the_outlines_of_letters():
+    known: dict[str, str] = {}
+    first, second = (plots.with_shared_glyphs(figures("a")[kind], known) for kind in ("lines", "intervals"))
+    assert first == figures("a")["lines"]
+    assert len(second) < len(figures("a")["intervals"])
+    both = ElementTree.fromstring(f"<page>{first}{second}</page>")
+    names = [element.attrib["id"] for element in both.iter() if "id" in element.attrib]
+    assert len(names) == len(set(names))
+    for element in both.iter():
+        for key, value in element.attrib.items():
+            assert not key.endswith("href") or value.removeprefix("#") in names
 
 
 def test_the_same_data_give_the_same_text():

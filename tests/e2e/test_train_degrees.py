@@ -150,8 +150,8 @@ def test_the_head_learns(train: Any, tmp_path: Path) -> None:
 def test_a_run_that_failed_goes_on_to_the_same_end(
     train: Any, command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from paperworks.core.errors import RunError
     from paperworks.core import checkpoints
+    from paperworks.core.errors import RunError
 
     assert train("dpo", *WITH, "--save-every", 1, "--out", tmp_path / "whole").code == 0
 

@@ -129,8 +129,8 @@ Run.log = log
 @pytest.fixture
 def stopped(train: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The folder of a run with adapters that failed behind its second step."""
-    from paperworks.core.errors import RunError
     from paperworks.core import checkpoints
+    from paperworks.core.errors import RunError
 
     def save_checkpoint(folder: Path, model: Any, optimiser: Any, state: Any) -> None:
         if state["step"] == 3:

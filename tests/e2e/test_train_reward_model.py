@@ -118,8 +118,8 @@ def test_a_run_that_failed_goes_on_to_the_same_end(
 ) -> None:
     from safetensors.torch import load_file
 
-    from paperworks.core.errors import RunError
     from paperworks.core import checkpoints
+    from paperworks.core.errors import RunError
 
     assert fit("--save-every", 1, "--out", tmp_path / "whole").code == 0
 

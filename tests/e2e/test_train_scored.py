@@ -153,8 +153,8 @@ def test_several_rewards_are_summed_with_weights(learn: Any, reward: str, answer
 def test_adapters_resume_to_the_same_end(
     learn: Any, command: Any, reward: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from paperworks.core.errors import RunError
     from paperworks.core import checkpoints
+    from paperworks.core.errors import RunError
 
     options = ("--reward", reward, "--save-every", 1, "--lora", "--lora-rank", 2, "--lora-dropout", 0.3)
     assert learn("a-lol-seq", *options, "--out", tmp_path / "whole").code == 0

@@ -244,8 +244,8 @@ def test_training_ends_when_the_model_is_of_no_more_use(unlearn: Any, collapsing
 def test_a_run_that_failed_goes_on_to_the_same_end(
     unlearn: Any, command: Any, measured: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from paperworks.core.errors import RunError
     from paperworks.core import checkpoints
+    from paperworks.core.errors import RunError
 
     options = (*measured, "--save-every", 1, "--lora", "--lora-dropout", 0.3, "--no-eval-rouge")
     assert unlearn("npo-kl", *options, "--out", tmp_path / "whole").code == 0

@@ -14,6 +14,7 @@ from paperworks.language.rewards.inference_planner import (
     QuantilePolicy,
     at_kl,
     optimum,
+    optimum_at_kl,
     plan,
     recommended,
     tilted,
@@ -154,6 +155,12 @@ def test_the_fixed_point_at_a_beta() -> None:
 @pytest.mark.parametrize(("n", "beta"), [(8, 0.01), (16, 0.02)])
 def test_the_damping_is_halved_where_it_must_be(n: int, beta: float) -> None:
     assert optimum("bon", n, beta, grid=1000).residual < 1e-8
+
+
+def test_worst_of_eight_reaches_a_nat() -> None:
+    beta, policy = optimum_at_kl("won", 8, 1.0, grid=1000)
+    assert policy.kl == pytest.approx(1.0, abs=1e-4)
+    assert beta == pytest.approx(0.00104, rel=0.01)
 
 
 def test_transforms_are_normalised_and_rise() -> None:

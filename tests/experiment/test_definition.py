@@ -37,6 +37,10 @@ def test_labels_default_to_names_and_arms_may_keep_to_a_setting():
     assert [arm.name for arm in toy.PART.arms_in("hard")] == ["rdpo", "dpo"]
 
 
+def test_arms_with_options_can_be_keys():
+    assert {Arm("dpo", options={"grid": [1]}): 1}[Arm("dpo", options={"grid": [1]})] == 1
+
+
 def test_metric_text():
     assert Metric("kl", format=".1f").text(1.26) == "1.3"
     assert Metric("kl").text(float("nan")) == "–"

@@ -50,6 +50,17 @@ def test_report_shows_arms_claims_published_figures_and_circumstances(results):
         ElementTree.parse(figure)
 
 
+def test_figures_are_of_settings_where_something_is_claimed(tmp_path):
+    claims = tuple(claim for claim in toy.EXPERIMENT.claims if claim.where == toy.EXPERIMENT.claims[0].where)
+    results = run(tmp_path, dataclasses.replace(toy.EXPERIMENT, claims=claims), seeds=1)
+    assert write_report(results).read_text(encoding="utf-8").count("<svg") == 2  # that setting's, and the differences
+
+
+def test_smoke_draws_one_setting(tmp_path):
+    results = run(tmp_path, budget="smoke")
+    assert write_report(results).read_text(encoding="utf-8").count("<svg") == 2
+
+
 def test_best_of_the_competitors_is_bold_and_controls_do_not_compete(results):
     html = " ".join(write_report(results).read_text(encoding="utf-8").split())
     assert '<td class="right bold">22.040' in html

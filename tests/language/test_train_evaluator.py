@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from paperworks.core.files import read_json
 from paperworks.core.checkpoints import trainable
+from paperworks.core.files import read_json
 from paperworks.language.data import Dataset, Preference
 from paperworks.language.degrees.options import DegreeOptions
 from paperworks.language.objectives.degrees import with_degrees

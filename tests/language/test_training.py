@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from paperworks.core.errors import DataError, OptionError, TrainingDiverged
 from paperworks.core.checkpoints import trainable
+from paperworks.core.errors import DataError, OptionError, TrainingDiverged
 from paperworks.language.data import Dataset, Preference, preferences_to_demonstrations, preferences_to_feedback
 from paperworks.language.objectives.dpo import DPO
 from paperworks.language.objectives.kto import KTO

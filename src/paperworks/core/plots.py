@@ -266,6 +266,25 @@ def save(svg: str, path: str | Path) -> None:
     write_atomic(path, '<?xml version="1.0" encoding="utf-8"?>\n' + svg)
 
 
+def with_shared_glyphs(svg: str, known: dict[str, str]) -> str:
+    """A figure for a page that has others: letters whose outline the page has already are referred to, not repeated.
+
+    `known` holds the page's outlines with their names, and takes in the figure's.
+    """
+    elsewhere: dict[str, str] = {}
+
+    def once(found: re.Match[str]) -> str:
+        name, outline = found.groups()
+        if known.setdefault(outline, name) == name:
+            return found[0]
+        elsewhere[name] = known[outline]
+        return ""
+
+    svg = re.sub(r'<path id="([\w-]+)" (d="[^"]*" transform="scale\(0\.015625\)"/>)\n', once, svg)
+    svg = re.sub(r'href="#([\w-]+)"', lambda found: f'href="#{elsewhere.get(found[1], found[1])}"', svg)
+    return svg.replace("<defs>\n</defs>\n", "")
+
+
 def _drawn(draw: Any, width_inches: float, height_inches: float, description: str) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -288,13 +307,23 @@ def _svg(figure: Figure, description: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # A style sheet inside a figure would hold for the whole page; its one rule goes to the figure's own element.
     text = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
+    text = _without_ballast(text)
     # Several figures share a page: names inside a figure must not meet those of another.
-    prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:7]
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
     label = html.escape(description, quote=True)
     opening = f'<svg role="img" aria-label="{label}" style="stroke-linejoin: round; stroke-linecap: butt" '
     return opening + text.removeprefix("<svg ").rstrip() + "\n"
+
+
+def _without_ballast(text: str) -> str:
+    """An SVG without comments, indentation, unused names of groups and digits beyond a hundredth; shifts as `x`."""
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r"(?<![\w.])(-?[1-9]\d*\.\d\d)\d+", r"\1", text)
+    text = re.sub(r'(<use [^>]*)transform="translate\(([-\d.]+) 0\)"', r'\1x="\2"', text)
+    return re.sub(r"\s*\n\s*", "\n", text).replace("DejaVuSans-", "g")
 
 
 def _palette(names: Iterable[str], given: Mapping[str, str] | None) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from paperworks.core import plots
 from paperworks.core.files import write_atomic
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Page:
     def __init__(self, title: str, subtitle: str = "") -> None:
         self._title, self._subtitle = title, subtitle
         self._sections = [_Section("", "top")]
+        self._glyphs: dict[str, str] = {}  # outlines of the letters in its figures
 
     def section(self, title: str, text: str = "") -> Page:
         """Begins a section."""
@@ -88,7 +90,7 @@ class Page:
 
         if not _is_plain_svg(svg):
             raise ValueError("a figure is SVG text without scripts, as core.plots makes it")
-        return self._add("figure", svg=Markup(svg), caption=caption)
+        return self._add("figure", svg=Markup(plots.with_shared_glyphs(svg, self._glyphs)), caption=caption)
 
     def verdicts(self, findings: Sequence[Finding]) -> Page:
         """A box a claim, coloured and marked by its verdict."""

@@ -30,7 +30,7 @@ class Arm:
     name: str
     label: str = ""  # as reports show it; the name where empty
     role: Role = "method"
-    options: Mapping[str, Any] = field(default_factory=dict)  # what the cell needs to know; plain values
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # what the cell needs to know; plain values
     note: str = ""
     settings: tuple[str, ...] = ()  # the settings it takes part in; () is all
 

@@ -119,6 +119,8 @@ class _ReportWriter:
         page.section(f"{part.name}. {part.title}", part.text)
         claimed = {each.metric.name for each in self._judged if each.claim.part == part.name}
         shown = [metric for metric in part.metrics if metric.name in claimed] or list(part.metrics[:1])
+        if self._results.budget == "smoke":  # one figure of each kind shows that they are drawn
+            shown = shown[:1]
         for setting in part.settings:
             rows = _table_rows(self._results, part, setting)
             if not rows:
@@ -130,11 +132,19 @@ class _ReportWriter:
             )
             page.table(columns, rows, caption=caption, right=columns[1:], highlight=best)
             for metric in shown:
-                svg = self._interval_figure(part, setting, metric)
-                self._add_figure(page, f"{part.name}-{setting}-{metric.name}", svg, _INTERVAL_CAPTION)
+                if setting in self._settings_drawn(part, metric):
+                    svg = self._interval_figure(part, setting, metric)
+                    self._add_figure(page, f"{part.name}-{setting}-{metric.name}", svg, _INTERVAL_CAPTION)
         for metric in shown:
             self._add_differences(page, part, metric)
         self._add_own_figures(page, part)
+
+    def _settings_drawn(self, part: Part, metric: Metric) -> Sequence[str]:
+        """The settings whose figure of the metric says something: where it is claimed (smoke: the first of those)."""
+        keys = (part.name, metric.name)
+        claimed = {each.claim.where for each in self._judged if (each.claim.part, each.metric.name) == keys}
+        drawn = [setting for setting in part.settings if not claimed or setting in claimed]
+        return drawn[:1] if self._results.budget == "smoke" else drawn
 
     def _interval_figure(self, part: Part, setting: str, metric: Metric) -> str:
         rows = []

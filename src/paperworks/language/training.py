@@ -20,10 +20,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from paperworks.core import checkpoints
 from paperworks.core.errors import DataError, OptionError, RunError, TrainingDiverged
 from paperworks.core.interrupts import deferred_interrupt
 from paperworks.core.seeding import seed_everything
-from paperworks.core import checkpoints
 from paperworks.language.data import Dataset
 from paperworks.language.items import MISMATCHED, Items, tokenise
 from paperworks.language.objectives.objective import Objective

@@ -6,57 +6,34 @@ and online IPO:
 
     tau (h(y) - h(y') - (2p - 1) / (2 tau))^2        language/objectives/soft_preferences.py, OnlineIPO and IPOMD
 
-Part A plays preference games of ten answers whose equilibrium is known, with exact gradients and with sampled pairs.
+Part A plays preference games of ten answers whose equilibrium is known, with exact gradients and with sampled pairs. Part B
+trains small decoders against a judge who prefers in circles, and lets their policies play one another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from paperworks.experiment.definition import Arm, Budget, Claim, Experiment, Metric, Part, Published, Workspace
-from paperworks.experiment.results import Results
-from paperworks.language.objectives.soft_preferences import IPOMD, OnlineDPO, OnlineIPO, OnlineSLiC
-from paperworks.language.testbeds.game_learners import (
-    NashMDPG,
-    PairRule,
-    RewardPG,
-    Rule,
-    SampleStream,
-    exact_gradient,
-    learn,
+from paperworks.experiment.definition import (
+    Arm,
+    Budget,
+    Claim,
+    Expected,
+    Experiment,
+    Metric,
+    Part,
+    Published,
+    Workspace,
 )
-from paperworks.language.testbeds.preference_games import Kind, PreferenceGames, make_games
+from paperworks.experiment.results import Results
+from paperworks.language.testbeds import online_preference_trial
+from paperworks.language.testbeds.preference_game_trial import BATCH, STRENGTHS, game_cell
 
-STEPS = {"smoke": 10, "small": 1500, "full": 5000}
-SAMPLED_STEPS = {"smoke": 5, "small": 1000, "full": 3000}
-BATCH = 64  # pairs a step
-REPLICATES = {"smoke": 2, "small": 8, "full": 16}  # sampled runs a game
-TUNING_GAMES = {"smoke": 2, "small": 20, "full": 50}
-TUNING_REPLICATES = 2
-FIRST_TUNING_SEED = 1_000_000
-
-LEARNING_RATES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-STRENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)  # of a baseline's beta (or tau), in units of the game's tau
 MIXTURES = (0.125, 0.25, 0.5)
-COMMON_RATE = 3.0  # at which the spread of sampled runs is compared without tuning
-SOLVED = 1e-4  # regularised exploitability below which a game counts as solved
-
-Make = Callable[[PreferenceGames, float, float], Rule]  # games, strength (beta or tau), mixture
-RULES: Mapping[str, Make] = {
-    "online-ipo": lambda games, tau, mixture: PairRule(OnlineIPO(tau=tau)),
-    "online-ipo-hard": lambda games, tau, mixture: PairRule(OnlineIPO(tau=tau), hard_labels=True),
-    "ipo-md": lambda games, tau, mixture: PairRule(IPOMD(tau=tau, mix=mixture), mixture),
-    "nash-md-pg": lambda games, tau, mixture: NashMDPG(tau, mixture),
-    "offline-ipo": lambda games, tau, mixture: PairRule(OnlineIPO(tau=tau), 1.0),
-    "online-dpo": lambda games, beta, mixture: PairRule(OnlineDPO(beta=beta)),
-    "online-slic": lambda games, beta, mixture: PairRule(OnlineSLiC(beta=beta)),
-    "rl": lambda games, beta, mixture: RewardPG(games.bradley_terry(), beta),
-}
-
 ARMS_A = (
     Arm("online-ipo", "online IPO", options={"rule": "online-ipo"}),
     *(
@@ -83,101 +60,6 @@ ARMS_A = (
 )
 
 
-def game_cell(
-    arm: Arm, setting: str, seeds: Sequence[int], budget: Budget, workspace: Workspace
-) -> list[dict[str, Any]]:
-    """Part A: tune on games of their own, then learn the seeds' games, exactly and from samples."""
-    torch.set_num_threads(1)
-    kind, tau = setting.split(", tau=")
-    task = _Task(arm, cast(Kind, kind), float(tau), budget)
-    strength, rate = task.tuned_exactly()
-    sampled_rate = task.tuned_sampled(strength)
-    games = make_games(seeds, task.kind)
-    rule = task.rule(games, strength)
-    course = learn(games, rule, [rate], steps=STEPS[budget])
-    policy = course.last[0]
-    found: dict[str, torch.Tensor] = task.measures(games, policy, "")
-    equilibrium = games.equilibrium(task.tau)
-    found["distance"] = 0.5 * (policy.exp() - equilibrium.exp()).abs().sum(-1)
-    found["gradient"] = exact_gradient(games, rule, policy).abs().amax(-1)
-    curves = {"exploitability_by_step": games.regularised_exploitability(course.log_policies[:, 0], task.tau)}
-
-    replicates = REPLICATES[budget]
-    many = games.repeated(replicates)
-    samples = SampleStream(seeds, BATCH, replicates)
-    rates = [sampled_rate, COMMON_RATE]
-    drawn = learn(many, task.rule(many, strength), rates, steps=SAMPLED_STEPS[budget], samples=samples)
-    of_replicates = task.measures(many, drawn.last[0], "sampled_")
-    found |= {name: values.unflatten(0, (-1, replicates)).mean(1) for name, values in of_replicates.items()}
-    policies = drawn.last.exp().unflatten(1, (-1, replicates))
-    spread = (policies - policies.mean(2, keepdim=True)).square().sum(-1).mean(2).sqrt()
-    found["spread"], found["spread_common_rate"] = spread
-    by_step = many.regularised_exploitability(drawn.log_policies[:, 0], task.tau)
-    curves["sampled_by_step"] = by_step.unflatten(1, (-1, replicates)).mean(2)
-
-    shared = {
-        "tuned_strength": strength,
-        "tuned_rate": rate,
-        "sampled_rate": sampled_rate,
-        "steps": list(course.steps),
-        "sampled_steps": list(drawn.steps),
-    }
-    return [
-        {name: float(values[row]) for name, values in found.items()}
-        | {name: [float(f"{value:.3g}") for value in curve[:, row]] for name, curve in curves.items()}
-        | shared
-        for row in range(len(seeds))
-    ]
-
-
-class _Task:
-    """An arm on one kind of game at one tau."""
-
-    def __init__(self, arm: Arm, kind: Kind, tau: float, budget: Budget) -> None:
-        self.kind, self.tau, self.budget = kind, tau, budget
-        self.mixture = arm.options.get("mixture", 0.0)
-        self.strengths = arm.options.get("strengths", [1.0])
-        self._make = RULES[arm.options["rule"]]
-        self._tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + TUNING_GAMES[budget])
-
-    def rule(self, games: PreferenceGames, strength: float) -> Rule:
-        return self._make(games, strength * self.tau, self.mixture)
-
-    def measures(self, games: PreferenceGames, policy: torch.Tensor, prefix: str) -> dict[str, torch.Tensor]:
-        exploitability = games.regularised_exploitability(policy, self.tau)
-        mixed = games.mixture(policy, self.mixture)
-        return {
-            f"{prefix}exploitability": exploitability,
-            f"{prefix}mixture_exploitability": games.regularised_exploitability(mixed, self.tau / (1 - self.mixture)),
-            f"{prefix}solved": (exploitability < SOLVED).double(),
-        }
-
-    def tuned_exactly(self) -> tuple[float, float]:
-        """The strength and learning rate with the lowest mean exploitability on other games."""
-        games = make_games(self._tuning, self.kind)
-        scores: dict[tuple[float, float], float] = {}
-        for strength in self.strengths:
-            course = learn(games, self.rule(games, strength), LEARNING_RATES, steps=STEPS[self.budget])
-            scores |= self._scores(games, course.last, strength)
-        return min(scores, key=lambda point: scores[point])
-
-    def tuned_sampled(self, strength: float) -> float:
-        """The learning rate for sampled pairs, at that strength."""
-        games = make_games(self._tuning, self.kind).repeated(TUNING_REPLICATES)
-        samples = SampleStream(self._tuning, BATCH, TUNING_REPLICATES)
-        course = learn(
-            games, self.rule(games, strength), LEARNING_RATES, steps=SAMPLED_STEPS[self.budget], samples=samples
-        )
-        scores = self._scores(games, course.last, strength)
-        return min(scores, key=lambda point: scores[point])[1]
-
-    def _scores(
-        self, games: PreferenceGames, policies: torch.Tensor, strength: float
-    ) -> dict[tuple[float, float], float]:
-        means = games.regularised_exploitability(policies, self.tau).mean(-1).nan_to_num(torch.inf).tolist()
-        return {(strength, rate): mean for rate, mean in zip(LEARNING_RATES, means, strict=True)}
-
-
 SHOWN = ("online-ipo", "ipo-md-0.25", "nash-md-0.25", "offline-ipo", "online-dpo", "online-slic", "rl")
 
 
@@ -186,8 +68,9 @@ def game_figures(results: Results) -> list[tuple[str, str]]:
     from paperworks.core import plots
 
     figures = []
+    shown = [setting for setting in PART_A.settings if setting.endswith("tau=0.1")]
     for setting, (name, steps, what) in product(
-        [setting for setting in PART_A.settings if setting.endswith("tau=0.1")],
+        shown[:1] if results.budget == "smoke" else shown,
         [
             ("exploitability_by_step", "steps", "exact gradients"),
             ("sampled_by_step", "sampled_steps", f"{BATCH} sampled pairs a step"),
@@ -222,7 +105,7 @@ PART_A = Part(
     "tuned learning rate and at 3 for every arm.",
     arms=ARMS_A,
     settings=tuple(f"{kind}, tau={tau:g}" for tau in (0.1, 0.3) for kind in ("transitive", "cycle", "random")),
-    seeds={"smoke": 2, "small": 10, "full": 50},
+    seeds={"smoke": 1, "small": 10, "full": 50},
     cell=game_cell,
     batched=True,
     metrics=(
@@ -258,11 +141,103 @@ CLAIMS_A = (
     *(Claim("spread_common_rate", "ipo-md-0.25", "online-ipo", where) for where in _AT_01),
 )
 
+_TAUS = {"strengths": [0.003, 0.01, 0.03]}
+TRIED = "best of 3 strengths x 2 rates by wins over the start in other worlds"
+ARMS_B = (
+    Arm("online-ipo", "online IPO", options={"kind": "ipo", **_TAUS}, note=f"tau: {TRIED}"),
+    *(
+        Arm(
+            f"ipo-md-{mixture:g}",
+            f"IPO-MD, b {mixture:g}",
+            options={"kind": "ipo", "mixture": mixture, **_TAUS},
+            note=f"tau: {TRIED}",
+        )
+        for mixture in MIXTURES[:2]
+    ),
+    Arm(
+        "nash-md-0.125",
+        "Nash-MD-PG, b 0.125",
+        "baseline",
+        {"kind": "nash-md", "mixture": 0.125, "strengths": [0.001, 0.003, 0.01]},
+        f"tau: {TRIED}",
+    ),
+    Arm(
+        "offline-ipo",
+        "offline IPO",
+        "baseline",
+        {"kind": "ipo", "mixture": 1.0, "strengths": [0.025, 0.06, 0.15]},
+        f"ever new pairs of the start; tau: {TRIED}",
+    ),
+    Arm("online-dpo", "online DPO", "baseline", {"kind": "dpo", "strengths": [0.003, 0.01, 0.03]}, f"beta: {TRIED}"),
+    Arm("online-slic", "online SLiC", "baseline", {"kind": "slic", "strengths": [0.02, 0.05, 0.125]}, f"beta: {TRIED}"),
+    Arm("rl", "RL on a BT reward", "baseline", {"kind": "rl", "strengths": [0.02, 0.06, 0.2]}, f"beta: {TRIED}"),
+)
+
+
+def list_cell(
+    arm: Arm, setting: str, seeds: Sequence[int], budget: Budget, workspace: Workspace
+) -> list[dict[str, Any]]:
+    """Part B: the arm's policies against those of every arm."""
+    return online_preference_trial.play(arm, ARMS_B, seeds, budget, workspace)
+
+
+PART_B = Part(
+    name="B",
+    title="Small decoders and a judge who prefers in circles",
+    text="A prompt is four of 20 symbols, an answer up to twelve. The judge follows the majority of three criteria: more of "
+    "the prompt's symbols, fewer tokens, more different symbols besides; P is that of three votes, each sigmoid(2 x "
+    "difference). The start, a transformer of 2 layers and width 32, imitated a writer who takes up half of the prompt and "
+    "stutters; it is the reference. 150 steps of 24 prompts, two answers each, the judge's P as soft labels, loss of "
+    "sums over tokens; RL's reward is a net of the same size fitted to the judge's choices among the start's answers. "
+    "Strength (tau or beta) and learning rate of every arm are the best of 3 x 2 in two other worlds. Win rates are P of "
+    "answers to 384 held-out prompts, two each, drawn independently. Matched: at the largest KL that both (at the start: "
+    "all) reach, interpolated along their courses.",
+    arms=ARMS_B,
+    seeds={"smoke": 1, "small": 5, "full": 10},
+    prepare=online_preference_trial.prepare,
+    cell=list_cell,
+    batched=True,
+    metrics=(
+        Metric("win_start", "win rate over the start"),
+        Metric("win_start_matched", "win rate over the start, matched KL"),
+        *(Metric(f"over_{arm.name}", f"win rate over {arm.label}") for arm in ARMS_B),
+        *(
+            Metric(f"matched_over_{name}", f"win rate over {label}, matched KL")
+            for name, label in (("online-dpo", "online DPO"), ("offline-ipo", "offline IPO"))
+        ),
+        _low("kl", "KL to the start", ".2f"),
+        Metric("covered", "prompt symbols taken up", format=".2f"),
+        Metric("others", "others", format=".2f"),
+        _low("tokens", "tokens", ".2f"),
+        _low("strength", "tau or beta", "g"),
+        _low("rate", "learning rate", "g"),
+    ),
+    figures=lambda results: online_preference_trial.figures(results, "B", ARMS_B),
+)
+
+
+def _preferred(better: str, than: str, prefix: str = "", expected: Expected = "holds") -> Claim:
+    labels = [PART_B.arm(name).label for name in (better, than)]
+    text = f"{labels[0]}'s answers are preferred to {labels[1]}'s" + (" at matched KL" if prefix else "")
+    return Claim(f"{prefix}over_{than}", better, than, part="B", text=text, expected=expected)
+
+
+CLAIMS_B = (
+    *(
+        _preferred(method, baseline)
+        for method in ("online-ipo", "ipo-md-0.125")
+        for baseline in ("online-dpo", "offline-ipo", "nash-md-0.125", "online-slic", "rl")
+    ),
+    _preferred("online-ipo", "online-dpo", "matched_"),
+    _preferred("ipo-md-0.125", "offline-ipo", "matched_"),
+    _preferred("online-ipo", "ipo-md-0.125", expected="not shown"),
+)
+
 EXPERIMENT = Experiment(
     slug="ipo-md",
     title="Human Alignment of Large Language Models through Online Preference Optimisation",
-    parts=(PART_A,),
-    claims=CLAIMS_A,
+    parts=(PART_A, PART_B),
+    claims=CLAIMS_A + CLAIMS_B,
     published=tuple(
         Published(arm, f"mean preference over {other}", value, "XSum summaries, T5X-L, PaLM2 judge", "Table 2")
         for arm, figures in (
@@ -279,5 +254,16 @@ EXPERIMENT = Experiment(
     notes="The equilibrium of the mixture is that of tau / (1 - b), so that IPO-MD's policy at tau is near it, not on it. "
     "Online DPO's beta is a scale of its own: near P = 1/2 a Bradley-Terry reward is four times the win rate, so that beta = 4 "
     "tau brings its resting point near the equilibrium, and the tuned arm finds that; beta = tau is a control. Spreads at one "
-    "learning rate compare losses of one scale only: online IPO with IPO-MD, not with Nash-MD-PG, whose gradient is a quarter.",
+    "learning rate compare losses of one scale only: online IPO with IPO-MD, not with Nash-MD-PG, whose gradient is a quarter. "
+    "What was changed in part A after results had been seen: the tuning games were raised from 5 to 20 after a first recording "
+    "(on 5, offline IPO got an unstable learning rate and online IPO missed 2 of 10 games), tuning replicates were cut from 4 "
+    "to 2; no verdict changed. After trial runs, before the first recording, mixture claims were cut from 9 to 3, the spread "
+    "claim was moved to a common learning rate, and a self-play arm was dropped. Part B was sized by trials in its tuning "
+    "worlds: the writer's habits and the number of symbols until the start had learned to copy and win rates rose at all, "
+    "the strengths of every arm, which were moved down twice; the weakest was chosen nonetheless for online IPO, IPO-MD, "
+    "Nash-MD-PG, online DPO and RL: in 150 steps the pull to the start hardly matters. At matched KL the arm that goes "
+    "farther is read early in its training, at a high learning rate and with most of its way to come, and both of those "
+    "verdicts favour the arm that stays nearer: they say little about the losses. RL's learned "
+    "reward, from 9600 hard labels, agrees with the judge on about 55% of pairs, and RL exploits it: that reward rises, "
+    "the judge's preference hardly.",
 )

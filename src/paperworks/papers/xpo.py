@@ -6,7 +6,7 @@ shows, which amounts to optimism about the rest:
     -log sigmoid(beta (h_w - h_l)) + alpha log pi(tau~)        language/objectives/xpo.py, XPO
 
 Part A is a bandit whose best action the reference almost never plays. Part B is the same bandit where it plays it often,
-and where exploring can only cost.
+and where exploring can only cost. Part C is a tiny language model whose reward waits behind a rare beginning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from paperworks.experiment.definition import Arm, Budget, Claim, Experiment, Metric, Part, Workspace
 from paperworks.experiment.results import Results
-from paperworks.language.testbeds import rare_action
+from paperworks.language.testbeds import rare_action, rare_prefix_part
 from paperworks.language.testbeds.rare_action import Learner
 
 ROUNDS = {"smoke": 3, "small": 32, "full": 32}
@@ -199,19 +199,26 @@ CLAIMS = (
         part="B",
         text="where the reference plays the best action often, exploring costs the first rounds (when not to use XPO)",
     ),
+    *rare_prefix_part.CLAIMS,
 )
 
 EXPERIMENT = Experiment(
     slug="xpo",
     title="Exploratory Preference Optimization: Harnessing Implicit Q*-Approximation for Sample-Efficient RLHF",
-    parts=(PART_A, PART_B),
+    parts=(PART_A, PART_B, rare_prefix_part.PART),
     claims=CLAIMS,
     differences="The paper proves its claim and reports no experiment in the text that could be read; the bandit is the form "
-    "of its lower bound for online DPO (Proposition 2.1). alpha is constant over rounds here, tuned on other worlds; theory "
-    "asks for one that falls.",
+    "of its lower bound for online DPO (Proposition 2.1). alpha is constant over rounds in parts A and B, tuned on other "
+    "worlds; theory asks for one that falls, as it does in part C.",
     notes="A best action of mass p costs beta log(1/p) of KL; beta is small enough here that it is worth its price at every p. "
     "The iterate measured is each round's own, not one selected afterwards. On a table of ten actions an entropy bonus is "
-    "nearly the same push as optimism: both raise what the policy rarely plays; how they differ where responses share "
-    "parameters, as in a language model, it cannot show. At p=0.2 both XPO and online DPO end within 0.001 of the optimum: "
-    "what the claim on their last gap reports is of no consequence.",
+    "nearly the same push as optimism: both raise what the policy rarely plays. At p=0.2 both XPO and online DPO end within "
+    "0.001 of the optimum: what the claim on their last gap reports is of no consequence. The grids and claims of parts A and "
+    "B were settled on trial runs of which no record was kept; online DPO has one setting there where the others have four. In "
+    "part C grid points are chosen by reward alone: XPO's choice, its largest alpha, wins ordinary reward sooner and takes the "
+    "beginning's probability to almost nothing for some rounds. Every text is an unlikely one there: optimism has millions of "
+    "responses to go to and not ten. Part C's steps were set by online DPO in worlds whose reference has the beginning in a "
+    "twentieth of its responses. XPO was tried in two or three worlds of other seeds, alpha 0.001 to 1, before the grids were "
+    "set: it did not find the beginning at any. Worlds of formulaic texts and of a single rare token, where it hardly did "
+    "better, were tried as well and left out.",
 )

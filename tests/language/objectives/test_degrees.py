@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from paperworks.core.errors import DataError, OptionError
 from paperworks.core.checkpoints import trainable
+from paperworks.core.errors import DataError, OptionError
 from paperworks.language.data import Dataset, Feedback, Preference, preferences_to_feedback
 from paperworks.language.data.schemas import Graded
 from paperworks.language.degrees import ENGLISH, Phrase

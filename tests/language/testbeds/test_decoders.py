@@ -2,17 +2,20 @@
 
 import torch
 
+from paperworks.language.objectives.dpo import DPO
 from paperworks.language.testbeds.decoder_learning import (
     advantages,
     by_setting,
     kl_of,
     leave_one_out_by_net,
+    loss_by_setting,
     pair_logps,
     ppo_credit,
     ppo_update,
     repeated,
     summed_logps,
     token_logps,
+    uniform_by_seed,
     whitened_by_net,
 )
 from paperworks.language.testbeds.decoders import (
@@ -43,6 +46,16 @@ def test_sampling_gives_the_log_probabilities_of_scoring():
     logps, _ = nets.scored(written.tokens, 2)
     assert torch.allclose(torch.where(written.mask, logps, 0.0), written.logps, atol=1e-5)
     assert torch.equal(written.mask, response_mask(written.answers))
+
+
+def test_nets_may_have_uniform_numbers_of_their_own():
+    nets = Decoders.fresh(SHAPE, [0, 0])
+    numbers = torch.rand(2, 6, 6, generator=drawn())
+    apart = nets.sample(prompts(2), 6, numbers)
+    assert not torch.equal(apart.tokens[0], apart.tokens[1])
+    assert torch.equal(nets.take([1]).sample(prompts(1), 6, numbers[1:]).tokens[0], apart.tokens[1])
+    both = nets.sample(prompts(2), 6, torch.rand(1, 6, 6, generator=drawn(4)).expand(2, -1, -1))
+    assert torch.equal(both.tokens, nets.sample(prompts(2), 6, drawn(4)).tokens)
 
 
 def test_the_distribution_sums_to_one_over_all_responses():
@@ -137,3 +150,23 @@ def test_scores_reach_the_library_flat():
     reference, _ = nets.scored(chosen, 2)
     tokens = token_logps(nets, chosen, 2, reference)
     assert torch.allclose(tokens.summed(tokens.policy).view(2, 6), known[0], atol=1e-5)
+
+
+def test_seeds_that_draw_for_themselves_write_what_they_would_write_alone():
+    nets, draws = Decoders.fresh(SHAPE, [0, 1, 2, 3]), [7, 8]
+    written = nets.sample(prompts(4), 6, uniform_by_seed([drawn(seed) for seed in draws], 4, 6, 6))
+    for net in range(4):
+        alone = nets.take([net]).sample(prompts(1), 6, drawn(draws[net % 2]))
+        assert torch.equal(written.tokens[net], alone.tokens[0])
+        assert torch.equal(written.mask[net], alone.mask[0])
+
+
+def test_every_setting_has_its_own_objective():
+    nets = Decoders.fresh(SHAPE, range(4))
+    written = nets.sample(prompts(4), 6, drawn())
+    chosen, rejected = written.tokens[:, :3], written.tokens[:, 3:]
+    batch = pair_logps(nets, chosen, rejected, 2, (torch.zeros(4, 3), torch.zeros(4, 3)))
+    losses = loss_by_setting(batch, [DPO(beta=0.1), DPO(beta=2.0)], 4)
+    weak, strong = (DPO(beta=beta).loss(batch).view(4, 3).mean(1) for beta in (0.1, 2.0))
+    assert torch.allclose(losses, torch.cat([weak[:2], strong[2:]]), atol=1e-6)
+    assert not torch.allclose(weak, strong)

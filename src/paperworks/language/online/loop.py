@@ -20,11 +20,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from paperworks.core import checkpoints
 from paperworks.core.errors import DataError, OptionError, RunError, TrainingDiverged
 from paperworks.core.files import write_atomic
 from paperworks.core.interrupts import deferred_interrupt
 from paperworks.core.seeding import seed_everything, torch_generator
-from paperworks.core import checkpoints
 from paperworks.language.data import Dataset
 from paperworks.language.data.conversation import plain_text
 from paperworks.language.objectives.dr_po import DRPO

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from paperworks.language.objectives.objective import ByToken, PairLogps, ResponseLogps
+from paperworks.language.objectives.objective import ByToken, PairLogps, PairObjective, ResponseLogps
 from paperworks.language.objectives.policy_gradient import clipped_surrogate, clipped_value_loss
 from paperworks.language.online.credit import generalised_advantages, leave_one_out
 from paperworks.language.testbeds.decoders import Adam, Decoders, Responses, response_mask
@@ -148,6 +148,24 @@ def pair_logps(
     return PairLogps(parts[0], parts[1], torch.ones_like(parts[0].tokens))
 
 
+def loss_by_setting(batch: PairLogps, objectives: Sequence[PairObjective], nets: int) -> Float[Tensor, " nets"]:
+    """Each net's mean loss over its pairs, the objectives one after another with as many nets each (see `by_setting`)."""
+    each = len(batch.weight) // len(objectives)
+    losses = []
+    for at, objective in enumerate(objectives):
+        rows = slice(at * each, (at + 1) * each)
+        sides = [
+            ResponseLogps(
+                policy=side.policy[rows],
+                tokens=side.tokens[rows],
+                reference=None if side.reference is None else side.reference[rows],
+            )
+            for side in (batch.chosen, batch.rejected)
+        ]
+        losses.append(objective.loss(PairLogps(sides[0], sides[1], batch.weight[rows])))
+    return torch.cat(losses).view(nets, -1).mean(1)
+
+
 def token_logps(
     policy: Decoders, tokens: Int[Tensor, "nets rows length"], prompt: int, reference: Float[Tensor, "nets rows steps"]
 ) -> ByToken:
@@ -164,20 +182,31 @@ def kl_of(
     reference: Decoders,
     prompts: Int[Tensor, "nets rows prompt"],
     steps: int,
-    generator: torch.Generator,
+    generator: torch.Generator | Float[Tensor, "nets steps rows"],
 ) -> tuple[Float[Tensor, " nets"], Responses]:
     """KL(pi || pi_ref) in nats a response, each net's mean over fresh responses (token terms exact over the vocabulary).
 
     The sum along a sample of exact token KLs is an unbiased estimate of the sequence KL.
     """
     written = policy.sample(prompts, steps, generator)
-    with torch.no_grad():
-        states = [each.states(written.tokens[:, :, :-1])[:, :, written.prompt - 1 :] for each in (policy, reference)]
-        own, other = (
-            each.logits(state).log_softmax(-1) for each, state in zip((policy, reference), states, strict=True)
-        )
-        terms = (own.exp() * (own - other)).sum(-1)
-    return (terms * written.mask).sum(-1).mean(1), written
+    return kl_along(policy, reference, written), written
+
+
+@torch.no_grad()
+def kl_along(policy: Decoders, reference: Decoders, written: Responses) -> Float[Tensor, " nets"]:
+    """KL(pi || pi_ref) in nats a response, from responses that the policy wrote (token terms exact)."""
+    states = [each.states(written.tokens[:, :, :-1])[:, :, written.prompt - 1 :] for each in (policy, reference)]
+    own, other = (each.logits(state).log_softmax(-1) for each, state in zip((policy, reference), states, strict=True))
+    terms = (own.exp() * (own - other)).sum(-1)
+    return (terms * written.mask).sum(-1).mean(1)
+
+
+def uniform_by_seed(
+    generators: Sequence[torch.Generator], nets: int, steps: int, rows: int
+) -> Float[Tensor, "nets steps rows"]:
+    """Numbers for `Decoders.sample` that the nets of a seed share and seeds do not; nets by setting, then seed."""
+    numbers = torch.stack([torch.rand(steps, rows, generator=each) for each in generators])
+    return numbers.repeat(nets // len(generators), 1, 1)
 
 
 def tiled(values: Tensor, nets: int) -> Tensor:

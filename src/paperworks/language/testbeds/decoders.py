@@ -123,7 +123,7 @@ class Decoders:
         self,
         prompts: Int[Tensor, "nets rows prompt"],
         steps: int,
-        generator: torch.Generator,
+        generator: torch.Generator | Float[Tensor, "nets steps rows"],
         *,
         temperature: float = 1.0,
         mixed_with: Decoders | None = None,
@@ -132,12 +132,16 @@ class Decoders:
     ) -> Responses:
         """A response to every prompt, up to `steps` tokens. Log-probabilities are the nets' own, at temperature 1.
 
-        The same uniform numbers serve every net, so that runs differ by their nets alone (common random numbers). With
+        The same uniform numbers of a generator serve every net, so that runs differ by their nets alone (common random
+        numbers); in place of a generator stand uniform numbers themselves, where nets shall not share them. With
         `mixed_with`, tokens come from the normalised pi^(1-share) other^share. `forced`: tokens that stand at their places
         in place of drawn ones, END (0) where the nets write.
         """
         nets, rows, prompt = prompts.shape
-        uniform = torch.rand(steps, rows, generator=generator)
+        if isinstance(generator, Tensor):
+            uniform = generator
+        else:
+            uniform = torch.rand(1, steps, rows, generator=generator)
         tokens = torch.full((nets, rows, prompt + steps), END)
         tokens[:, :, :prompt] = prompts
         logps, mask = torch.zeros(nets, rows, steps), torch.zeros(nets, rows, steps, dtype=torch.bool)
@@ -150,7 +154,7 @@ class Decoders:
             if mixed_with is not None:
                 drawn = (1 - share) * own + share * models[1].read(fresh).log_softmax(-1)
             cumulative = (drawn / temperature if temperature else drawn).softmax(-1).cumsum(-1)
-            threshold = uniform[step].clamp(max=1 - 1e-6)[None, :, None] * cumulative[..., -1:]
+            threshold = uniform[:, step, :, None].clamp(max=1 - 1e-6) * cumulative[..., -1:]
             picked = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
             picked = picked.clamp(max=self.shape.vocabulary - 1)
             if temperature == 0:
