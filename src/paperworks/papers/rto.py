@@ -6,7 +6,8 @@ for it, and is added to PPO's:
     sources/token_rewards.py, rto_rewards
 
 Part A is the paper's argument for why that helps: with token rewards the best answer is found after about A^min(xi+1, H)
-queries, xi being how many tokens a wrong way looks right, with answer rewards after about A^H.
+queries, xi being how many tokens a wrong way looks right, with answer rewards after about A^H. Part B trains decoders on
+token rewards out of a learned DPO model (testbeds/token_rewarded_part.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from paperworks.experiment.definition import Arm, Budget, Claim, Experiment, Metric, Part, Published, Workspace
 from paperworks.experiment.results import Results
 from paperworks.language.testbeds import token_tree
+from paperworks.language.testbeds.token_rewarded_part import CLAIMS_B, PART_B
 
 ACTIONS = 3
 HORIZONS = (2, 3, 4, 5, 6, 7)
@@ -119,8 +121,8 @@ CLAIMS_A = (
 EXPERIMENT = Experiment(
     slug="rto",
     title="DPO Meets PPO: Reinforced Token Optimization for RLHF",
-    parts=(PART_A,),
-    claims=CLAIMS_A,
+    parts=(PART_A, PART_B),
+    claims=(*CLAIMS_A, *CLAIMS_B),
     published=tuple(
         Published(arm, metric, value, "Llama-3-8B, UltraFeedback", source)
         for arm, win_rates, arena in (
@@ -137,8 +139,16 @@ EXPERIMENT = Experiment(
         )
     ),
     differences="The paper aligns an 8B model; part A is its statement on sample complexity, in a tree whose token rewards "
-    "are known and whose answers are searched, not sampled by a policy.",
+    "are known and whose answers are searched, not sampled by a policy. Part B trains policies, small ones, whose true token "
+    "scores are known; the critic is a head of the policy, not a model that starts from the reward model.",
     notes="xi, the number of tokens for which a wrong way looks right, is what the token rewards are worth: with xi as large "
     "as the answer is long they are an answer reward. The bound A^min(xi+1, H) is for one stretch of the way; a search pays "
-    "about that for each of the H tokens, so that it grows with H, but not exponentially.",
+    "about that for each of the H tokens, so that it grows with H, but not exponentially. Part B was sized on the seeds that "
+    "choose grid points, before its claims were tested: a first task, of which the prompt decided a smaller part, PPO had "
+    "learned within ten updates of 64 rollouts, so the prompt's part was raised to half and rollouts were halved. Its reward "
+    "model is imperfect, and PPO optimises it beyond its worth. So RTO can gain in two ways: its DPO model knows what the "
+    "reward model of the same pairs does not, and it says so token by token. DDPO has the first alone, RS-PPO the second: "
+    "each gains less than half of what RTO does. The reward model is the worse judge of the two, so that without it (token "
+    "rewards alone) the return is higher still, and DPO as it is has RTO's level from the start. Every arm chose the faster "
+    "or fastest rate of its grid, and RTO the largest beta1: their best points may lie beyond.",
 )
