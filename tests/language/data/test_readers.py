@@ -67,7 +67,7 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("packed", [False, True])
 def test_every_file_type_gives_the_same_rows(write, name, packed):
-    content = gzip.compress(FILES[name]) if packed else FILES[name]
+    content = gzip.compress(FILES[name], mtime=0) if packed else FILES[name]
     dataset = read(write(name + ".gz" * packed, content), "preference")
     assert list(dataset) == [Preference(**PAIR), Preference(**OTHER)]
     assert dataset.report.format == "plain" and dataset.skipped == 0
@@ -171,7 +171,7 @@ def test_limit_leaves_later_rows_unread(write):
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.jsonl", gzip.compress(jsonl(PAIR)), "FILE: the content is gzip; rename it to a.jsonl.gz"),
+        ("a.jsonl", gzip.compress(jsonl(PAIR), mtime=0), "FILE: the content is gzip; rename it to a.jsonl.gz"),
         ("a.jsonl.gz", jsonl(PAIR), "FILE: the name ends in .gz but the content is not gzip"),
         ("a.jsonl", parquet([PAIR]), "FILE: the content is Parquet; rename it to a.parquet"),
         ("a.csv", b"PK\x03\x04zip", "FILE: the content is a zip archive"),
@@ -190,7 +190,7 @@ def test_limit_leaves_later_rows_unread(write):
         ("a.json", b'[\n"\xff"]', "FILE:2: expected UTF-8; found the byte 0xff"),
         ("a.jsonl", "x".encode("utf-16"), "FILE:1: the text is UTF-16; save it as UTF-8"),
         ("a.csv", "x,y".encode("utf-16"), "FILE:1: the text is UTF-16; save it as UTF-8"),
-        ("a.jsonl.gz", gzip.compress(jsonl(*[PAIR] * 50))[:-9], "the gzip is damaged or cut short after line"),
+        ("a.jsonl.gz", gzip.compress(jsonl(*[PAIR] * 50), mtime=0)[:-9], "the gzip is damaged or cut short after line"),
         ("a.csv", b"", "FILE:1: expected a header line"),
         ("a.csv", b"prompt,chosen\nq,a\n", "FILE:1: field 'rejected': no such column; the columns are prompt, chosen"),
         ("a.csv", b"prompt,chosen,chosen\nq,a,b\n", "FILE:1: the header names the column 'chosen' twice"),

@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from paperworks.core.errors import DataError
@@ -26,6 +25,7 @@ from paperworks.language.testbeds import stack_programs
 from paperworks.language.testbeds.decoder_learning import Credit, by_setting, ppo_credit, ppo_update, repeated
 from paperworks.language.testbeds.decoders import Adam, Decoders, Responses, Shape, fit_scores, imitate, scores_of
 from paperworks.language.testbeds.stack_programs import PROMPT, STEPS, Habits, Specifications
+from paperworks.language.testbeds.world_files import Worlds, save_world
 
 RewardKind = Literal["learned", "true", "noisy"]
 
@@ -80,10 +80,8 @@ class World:
 
     def save(self, path: Path) -> None:
         """Everything as one safetensors file."""
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        for name in _NETS:
-            tensors |= {f"{name}/{key}": value for key, value in getattr(self, name).parameters.items()}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        nets, tensors = ({name: getattr(self, name) for name in names} for names in (_NETS, _TENSORS))
+        save_world(path, nets, tensors)
 
 
 _TENSORS = ("prompts", "programs", "tests", "rewards", "scores", "noise", "pair_accuracy")
@@ -161,16 +159,9 @@ def make_world(seed: int, size: WorldSize = WorldSize()) -> World:
 
 def load_worlds(files: Sequence[Path], seeds: Sequence[int], size: WorldSize) -> World:
     """Saved worlds side by side."""
-    found = [load_file(file) for file in files]
-    nets = [
-        Decoders(
-            _shape(size), {key: torch.cat([each[f"{name}/{key}"] for each in found]) for key in _keys(found[0], name)}
-        )
-        for name in _NETS
-    ]
-    return World(
-        size, tuple(seeds), nets[0], nets[1], *(torch.cat([each[name] for each in found]) for name in _TENSORS)
-    )
+    found = Worlds.load(files)
+    policy, reward_model = (found.nets(name, _shape(size)) for name in _NETS)
+    return World(size, tuple(seeds), policy, reward_model, *(found[name] for name in _TENSORS))
 
 
 def train(world: World, recipe: Recipe, rates: Sequence[float]) -> Course:
@@ -217,10 +208,6 @@ def picked(values: Int[Tensor, "nets some size"], rows: Int[Tensor, "nets rows"]
 
 def _shape(size: WorldSize) -> Shape:
     return Shape(stack_programs.VOCABULARY, PROMPT + STEPS, width=size.width)
-
-
-def _keys(tensors: dict[str, Tensor], name: str) -> list[str]:
-    return [key.removeprefix(f"{name}/") for key in tensors if key.startswith(f"{name}/")]
 
 
 def _imitator(seed: int, train: Specifications, size: WorldSize) -> Decoders:

@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from paperworks.core.seeding import derive_seed, torch_generator
@@ -39,6 +38,7 @@ from paperworks.language.testbeds.decoders import (
     imitate,
     mean_scores_of,
 )
+from paperworks.language.testbeds.world_files import Worlds, save_world
 
 SAMPLES = 4  # answers to a prompt in RLOO
 KL_SAMPLES = 8  # answers a prompt whose token KLs are summed exactly
@@ -76,10 +76,8 @@ class World:
 
     def save(self, path: Path) -> None:
         """Everything as one safetensors file."""
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        for name in _NETS:
-            tensors |= {f"{name}/{key}": value for key, value in getattr(self, name).parameters.items()}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        nets, tensors = ({name: getattr(self, name) for name in names} for names in (_NETS, _TENSORS))
+        save_world(path, nets, tensors)
 
     def reward(
         self, model: Decoders, tokens: Int[Tensor, "nets rows length"], chosen: Int[Tensor, "nets rows"]
@@ -139,16 +137,9 @@ def make_world(seed: int, size: WorldSize = WorldSize()) -> World:
 
 def load_worlds(files: Sequence[Path], seeds: Sequence[int], size: WorldSize) -> World:
     """Saved worlds side by side."""
-    found = [load_file(file) for file in files]
-
-    def joined(name: str) -> Tensor:
-        return torch.cat([each[name] for each in found])
-
-    nets = [
-        Decoders(_shape(size), {key.removeprefix(f"{name}/"): joined(key) for key in found[0] if key.startswith(name)})
-        for name in _NETS
-    ]
-    return World(size, tuple(seeds), nets[0], nets[1], *(joined(name) for name in _TENSORS))
+    found = Worlds.load(files)
+    reference, reward_model = (found.nets(name, _shape(size)) for name in _NETS)
+    return World(size, tuple(seeds), reference, reward_model, *(found[name] for name in _TENSORS))
 
 
 def _shape(size: WorldSize) -> Shape:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from paperworks.core.seeding import torch_generator
@@ -21,6 +20,7 @@ from paperworks.language.objectives.objective import ResponseLogps
 from paperworks.language.objectives.xpo import XPO, ExploredPairs
 from paperworks.language.testbeds.decoder_learning import kl_along, uniform_by_seed
 from paperworks.language.testbeds.decoders import END, Adam, Decoders, Shape, imitate
+from paperworks.language.testbeds.world_files import Worlds, save_world
 
 VOCABULARY, STEPS = 20, 6  # tokens, END among them, which nobody writes; tokens of a response
 PROMPTS = 4  # prompts are tokens 1 to 4
@@ -71,17 +71,13 @@ class World:
 
     def save(self, path: Path) -> None:
         """One seed's world as a safetensors file."""
-        tensors = {f"reference/{name}": value for name, value in self.reference.parameters.items()}
-        tensors |= {"prefix": self.prefix, "good": self.good}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        save_world(path, {"reference": self.reference}, {"prefix": self.prefix, "good": self.good})
 
 
 def load_worlds(files: Sequence[Path], seeds: Sequence[int]) -> World:
     """Saved worlds side by side."""
-    found = [load_file(file) for file in files]
-    joined = {name: torch.cat([each[name] for each in found]) for name in found[0]}
-    nets = {name.removeprefix("reference/"): value for name, value in joined.items() if "/" in name}
-    return World(tuple(seeds), Decoders(SHAPE, nets), joined["prefix"], joined["good"])
+    found = Worlds.load(files)
+    return World(tuple(seeds), found.nets("reference", SHAPE), found["prefix"], found["good"])
 
 
 def make_world(seed: int, first: float, second: float, *, steps: int = 300) -> World:

@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from paperworks.core.seeding import torch_generator
@@ -27,6 +26,7 @@ from paperworks.language.testbeds import list_completion
 from paperworks.language.testbeds.decoder_learning import by_setting, kl_of, loss_by_setting, pair_logps, summed_logps
 from paperworks.language.testbeds.decoders import Adam, Decoders, fit_scores, imitate, mean_scores_of
 from paperworks.language.testbeds.list_completion import PROMPT, SHAPE, STEPS, Traits, gold_reward, traits
+from paperworks.language.testbeds.world_files import Worlds, save_world
 
 Source = Literal["direct", "candidates"]
 Pairs = Int[Tensor, "seeds pairs two length"]  # chosen, rejected
@@ -70,10 +70,8 @@ class World:
 
     def save(self, path: Path) -> None:
         """A world of one seed as a safetensors file."""
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        for name in _NETS:
-            tensors |= {f"{name}/{key}": value for key, value in getattr(self, name).parameters.items()}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        nets, tensors = ({name: getattr(self, name) for name in names} for names in (_NETS, _TENSORS))
+        save_world(path, nets, tensors)
 
 
 _TENSORS = ("unit", "human", "candidates", "scores", "accuracy")
@@ -82,16 +80,9 @@ _NETS = ("policy", "ranker")
 
 def load_worlds(files: Sequence[Path], seeds: Sequence[int]) -> World:
     """Saved worlds side by side."""
-    found = [load_file(file) for file in files]
-
-    def joined(name: str) -> Tensor:
-        return torch.cat([each[name] for each in found])
-
-    nets = [
-        Decoders(SHAPE, {key.removeprefix(f"{name}/"): joined(key) for key in found[0] if key.startswith(f"{name}/")})
-        for name in _NETS
-    ]
-    return World(tuple(seeds), nets[0], nets[1], *(joined(name) for name in _TENSORS))
+    found = Worlds.load(files)
+    policy, ranker = (found.nets(name, SHAPE) for name in _NETS)
+    return World(tuple(seeds), policy, ranker, *(found[name] for name in _TENSORS))
 
 
 def make_world(seed: int, scale: Scale) -> World:

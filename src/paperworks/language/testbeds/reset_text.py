@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from paperworks.core.seeding import derive_seed, torch_generator
@@ -31,6 +30,7 @@ from paperworks.language.testbeds.decoder_learning import (
     uniform_by_seed,
 )
 from paperworks.language.testbeds.decoders import Adam, Decoders, Responses, Shape, fit_scores, imitate, mean_scores_of
+from paperworks.language.testbeds.world_files import Worlds, save_world
 
 VOCABULARY, PROMPT, STEPS = 40, 2, 12
 FREE = 6  # tokens before the first late one
@@ -84,10 +84,8 @@ class World:
 
     def save(self, path: Path) -> None:
         """Everything of one seed as a safetensors file."""
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        for name in _NETS:
-            tensors |= {f"{name}/{key}": value for key, value in getattr(self, name).parameters.items()}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        nets, tensors = ({name: getattr(self, name) for name in names} for names in (_NETS, _TENSORS))
+        save_world(path, nets, tensors)
 
 
 _NETS = ("policy", "reward_model")
@@ -96,13 +94,9 @@ _TENSORS = ("groups", "references", "chosen", "rejected", "scale", "accuracy")
 
 def load_worlds(files: Sequence[Path], seeds: Sequence[int]) -> World:
     """Saved worlds side by side."""
-    found = [load_file(file) for file in files]
-    joined = {name: torch.cat([each[name] for each in found]) for name in found[0]}
-    nets = [
-        Decoders(SHAPE, {key.partition("/")[2]: joined[key] for key in joined if key.startswith(f"{name}/")})
-        for name in _NETS
-    ]
-    return World(tuple(seeds), nets[0], nets[1], *(joined[name] for name in _TENSORS))
+    found = Worlds.load(files)
+    policy, reward_model = (found.nets(name, SHAPE) for name in _NETS)
+    return World(tuple(seeds), policy, reward_model, *(found[name] for name in _TENSORS))
 
 
 def run_of_right(groups: Bool[Tensor, "nets late vocabulary"], answers: Int[Tensor, "nets rows steps"]) -> Tensor:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from paperworks.core.seeding import torch_generator
@@ -23,6 +22,7 @@ from paperworks.language.objectives.objective import PairObjective, ResponseLogp
 from paperworks.language.testbeds.decoder_learning import by_setting, kl_along, summed_logps, uniform_by_seed
 from paperworks.language.testbeds.decoders import END, Adam, Decoders, Responses, Shape, imitate, response_mask
 from paperworks.language.testbeds.independent import losses_of_problems
+from paperworks.language.testbeds.world_files import Worlds, save_world
 
 GOOD, BAD, NEUTRAL = range(1, 5), range(5, 9), range(9, 11)
 STYLES, CONNECTORS = 4, 3  # styles, and connectors of each; style 0 is the plain one
@@ -46,17 +46,13 @@ class World:
 
     def save(self, path: Path) -> None:
         """One seed's world as a safetensors file."""
-        tensors = {f"start/{name}": value for name, value in self.start.parameters.items()}
-        tensors |= {"chosen": self.chosen, "rejected": self.rejected}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        save_world(path, {"start": self.start}, {"chosen": self.chosen, "rejected": self.rejected})
 
 
 def load_worlds(files: Sequence[Path], seeds: Sequence[int]) -> World:
     """Saved worlds side by side."""
-    found = [load_file(file) for file in files]
-    joined = {name: torch.cat([each[name] for each in found]) for name in found[0]}
-    nets = {name.removeprefix("start/"): value for name, value in joined.items() if name.startswith("start/")}
-    return World(tuple(seeds), Decoders(SHAPE, nets), joined["chosen"], joined["rejected"])
+    found = Worlds.load(files)
+    return World(tuple(seeds), found.nets("start", SHAPE), found["chosen"], found["rejected"])
 
 
 def make_world(seed: int, *, steps: int = 300, pairs: int = PAIRS) -> World:

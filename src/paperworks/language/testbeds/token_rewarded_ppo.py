@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from paperworks.core.seeding import derive_seed, torch_generator
@@ -37,6 +36,7 @@ from paperworks.language.testbeds.decoders import (
     imitate,
     mean_scores_of,
 )
+from paperworks.language.testbeds.world_files import Worlds, save_world
 
 STRETCH = 4  # tokens whose rewards Semi-RTO pays together
 DPO_BETA = 0.1
@@ -69,10 +69,8 @@ class World:
 
     def save(self, path: Path) -> None:
         """Everything as one safetensors file."""
-        tensors = {"mean": self.mean, "deviation": self.deviation}
-        for name in _NETS:
-            tensors |= {f"{name}/{key}": value for key, value in getattr(self, name).parameters.items()}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        nets = {name: getattr(self, name) for name in _NETS}
+        save_world(path, nets, {"mean": self.mean, "deviation": self.deviation})
 
 
 _NETS = ("reference", "dpo", "reward_model")
@@ -155,16 +153,9 @@ def make_world(seed: int, reference: Decoders, flip_rate: float, size: WorldSize
 
 def load_worlds(files: Sequence[Path], seeds: Sequence[int], size: WorldSize) -> World:
     """Saved worlds side by side."""
-    found = [load_file(file) for file in files]
-
-    def joined(name: str) -> Tensor:
-        return torch.cat([each[name] for each in found])
-
-    nets = [
-        Decoders(_shape(size), {k.removeprefix(f"{name}/"): joined(k) for k in found[0] if k.startswith(f"{name}/")})
-        for name in _NETS
-    ]
-    return World(size, tuple(seeds), nets[0], nets[1], nets[2], joined("mean"), joined("deviation"))
+    found = Worlds.load(files)
+    reference, dpo, reward_model = (found.nets(name, _shape(size)) for name in _NETS)
+    return World(size, tuple(seeds), reference, dpo, reward_model, found["mean"], found["deviation"])
 
 
 def _shape(size: WorldSize) -> Shape:
