@@ -71,6 +71,9 @@ def _parser(method: Any) -> Parser:
     data.add_argument(
         "--vllm-url", metavar="URL", help="let a vLLM server at http://HOST:PORT sample, started with --enable-lora"
     )
+    data.add_argument(
+        "--vllm", action="store_true", default=None, help="let vLLM sample in this process, on a GPU (extra vllm)"
+    )
     worth = parser.add_argument_group("reward")
     worth.add_argument(
         "--reward",
@@ -124,7 +127,7 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
     values["lora"] = lora_values(args, values.get("lora"))
-    add_model_values(values, args, "chat", "vllm_url")
+    add_model_values(values, args, "chat", "vllm_url", "vllm")
     return values
 
 

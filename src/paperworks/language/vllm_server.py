@@ -120,12 +120,7 @@ class VllmServer:
         ids = choice.get("token_ids")
         if not isinstance(ids, list):
             raise RunError(f"{self.url}: answers without token_ids; expected a vLLM server of version 0.10.2 or later")
-        finished = choice.get("finish_reason") == "stop"
-        if finished and (not ids or ids[-1] not in ends):
-            ids = [*ids, int(policy.tokenizer.eos_token_id)]
-        if not ids:
-            raise RunError(f"{self.url}: gave a response of no tokens")
-        return Sample(policy.decode(ids), tuple(ids), float("nan"), finished)
+        return sample_of(policy, ids, choice.get("finish_reason") == "stop", ends, self.url)
 
     def _ask(self, path: str, body: Any = None) -> Any:
         """The JSON answer; {} where it is plain text. Tries again while the server is busy. Raises RunError."""
@@ -151,3 +146,12 @@ class VllmServer:
             except (OSError, http.client.HTTPException, ValueError) as error:
                 problem = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
         raise RunError(f"vLLM server {self.url}{path}: {problem}; when it is well again, go on with --resume")
+
+
+def sample_of(policy: Policy, ids: list[int], finished: bool, ends: Sequence[int], by: str = "vLLM") -> Sample:
+    """What vLLM drew, with its end token where it ended by itself. Raises RunError for a response of no tokens."""
+    if finished and (not ids or ids[-1] not in ends):
+        ids = [*ids, int(policy.tokenizer.eos_token_id)]
+    if not ids:
+        raise RunError(f"{by}: gave a response of no tokens")
+    return Sample(policy.decode(ids), tuple(ids), float("nan"), finished)

@@ -22,6 +22,7 @@ from paperworks.language.rewards.reward import Reward
 from paperworks.language.sampling import Mixture, Sample, sample
 from paperworks.language.values.critic import Critic
 from paperworks.language.values.head import ValueHead
+from paperworks.language.vllm_engine import VllmEngine
 from paperworks.language.vllm_server import VllmServer
 
 
@@ -51,7 +52,7 @@ class Models:
     reference: Policy | None
     critic: ValueHead | Critic | None = None
     others: Mapping[str, Policy] = field(default_factory=dict)  # scored into `Rollouts.extra`
-    server: VllmServer | None = None  # writes in place of policy and reference
+    server: VllmServer | VllmEngine | None = None  # writes in place of policy and reference
 
 
 def collect(
@@ -130,7 +131,7 @@ def _drawn(
         mixture = Mixture(models.reference, draw.share)
     if models.server is not None:
         if mixture is not None:
-            raise OptionError("a vLLM server cannot draw from a mixture of policies: leave --vllm-url out")
+            raise OptionError("vLLM cannot draw from a mixture of policies: leave --vllm and --vllm-url out")
         return models.server.sample(
             writer, prompts, prompt_ids, n=draw.count, max_new_tokens=options.max_new_tokens,
             temperature=options.temperature, top_k=options.top_k, adapted=draw.writer != "reference",

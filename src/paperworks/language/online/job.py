@@ -29,6 +29,7 @@ from paperworks.language.sources.token_rewards import check_vocabularies
 from paperworks.language.train_job import DataSource, ValidationOptions, never_began, same_job
 from paperworks.language.train_options import TrainOptions
 from paperworks.language.validation_reward import ValidationReward
+from paperworks.language.vllm_engine import VllmEngine
 from paperworks.language.vllm_server import VllmServer
 
 # What of TrainOptions an online run reads; the rest is said by OnlineOptions.
@@ -71,6 +72,7 @@ class OnlineJob:
     training: TrainOptions = TrainOptions()
     validation: ValidationOptions | None = None
     vllm_url: str | None = None  # a vLLM server that samples
+    vllm: bool = False  # vLLM samples in this process
     chat: bool | None = None  # take bare prompts as a user's message; None: where the model has a chat template
     lora: LoraOptions | None = None
     precision: Precision = "float32"
@@ -94,6 +96,7 @@ class _Settings:
     training: TrainOptions = field(default_factory=TrainOptions)
     validation: ValidationOptions | None = None
     vllm_url: str | None = None
+    vllm: bool = False
     chat: bool | None = None
     lora: LoraOptions | None = None
     precision: Precision = "float32"
@@ -147,8 +150,10 @@ def online_job(
     reward, gold = (_reward(job, specs, policy, shown, asked) for specs in (job.reward, job.gold_reward))
     judge = _judge(job, reward)
     evaluator = _evaluator(job, reward, chat)
-    if job.vllm_url is not None and not policy.has_adapters:
-        raise OptionError("--vllm-url goes with --lora: a server takes adapters alone over HTTP")
+    if job.vllm and job.vllm_url is not None:
+        raise OptionError("--vllm and --vllm-url are two ways to sample; give one of them")
+    if (job.vllm or job.vllm_url is not None) and not policy.has_adapters:
+        raise OptionError("--vllm and --vllm-url go with --lora: vLLM is brought adapters alone")
     store = RunStore()
     run = store.start("train", job.method, out, job.config(), job.training.seed, resume, overwrite=overwrite)
     try:
@@ -157,7 +162,7 @@ def online_job(
                 policy, method, job.objective, rows, job.online, job.training,
                 reward=reward, judge=judge, gold=gold, evaluator=evaluator,
                 others=other_models(job.objective, policy, job.device), folder=run.folder, resume=resume,
-                server=None if job.vllm_url is None else VllmServer(job.vllm_url, run.folder / "adapters"),
+                server=_sampler(job, run.folder / "adapters"),
                 on_iteration=_Shown(job, run, shown),
                 on_samples=_some_answers(job, shown), on_note=shown.say,
             )  # fmt: skip
@@ -218,6 +223,13 @@ def other_models(objective: Objective, policy: Policy, device: str) -> dict[str,
         other.model.requires_grad_(False)
     check_vocabularies({"the policy": policy, **found})
     return found
+
+
+def _sampler(job: OnlineJob, folder: Path) -> VllmServer | VllmEngine | None:
+    """What samples in the policy's place; None where it samples itself."""
+    if job.vllm:
+        return VllmEngine(job.model, folder, rank=LoraOptions().rank if job.lora is None else job.lora.rank)
+    return None if job.vllm_url is None else VllmServer(job.vllm_url, folder)
 
 
 def _policy(job: OnlineJob) -> Policy:

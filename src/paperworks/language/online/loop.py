@@ -51,6 +51,7 @@ from paperworks.language.train_options import Plan, TrainOptions, learning_rate
 from paperworks.language.training import Evaluator, Interrupted
 from paperworks.language.values.critic import Critic
 from paperworks.language.values.head import ValueHead
+from paperworks.language.vllm_engine import VllmEngine
 from paperworks.language.vllm_server import VllmServer
 
 SAMPLES = "samples.jsonl"
@@ -91,7 +92,7 @@ def train_online(
     reference: Policy | None = None,
     others: Mapping[str, Policy] | None = None,
     evaluator: Evaluator | None = None,
-    server: VllmServer | None = None,
+    server: VllmServer | VllmEngine | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     on_iteration: OnIteration | None = None,
@@ -127,7 +128,7 @@ class _Loop:
         reference: Policy | None,
         others: Mapping[str, Policy],
         evaluator: Evaluator | None,
-        server: VllmServer | None,
+        server: VllmServer | VllmEngine | None,
         folder: Path | None,
         resume: bool,
         on_iteration: OnIteration | None,
