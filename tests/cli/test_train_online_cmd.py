@@ -225,3 +225,9 @@ def test_a_judge_takes_the_place_of_a_reward(desk: Path, train: Callable[..., Ou
     code, _, err = train("online-ipo", *QUICK, "--out", "out", "--judge", "judge.py:longer", without="reward")
     assert code == 0, err
     assert "reward" not in json.loads((desk / "out" / "samples.jsonl").read_text().splitlines()[0])
+
+
+def test_a_gold_reward_is_held_to_the_time_limit_too(desk: Path, train: Callable[..., Outcome]) -> None:
+    (desk / "slow.py").write_text("import time\n\ndef slow(prompts, responses):\n    time.sleep(30)\n")
+    outcome = train("rloo", *QUICK, "--gold-reward", "slow.py:slow", "--reward-timeout", 0.2)
+    assert "slow.py:slow: no answer about" in refused(outcome)

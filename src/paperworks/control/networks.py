@@ -34,11 +34,11 @@ class Perceptrons(nn.Module):
                 drawn = [torch.rand(shape, generator=draw) * 2 * bound - bound for draw in draws]
                 kept.append(nn.Parameter(torch.stack(drawn)))
 
-    def forward(self, x: Float[Tensor, "nets rows in"]) -> Float[Tensor, "nets rows out"]:
-        """Each net's output on its own rows."""
+    def forward(self, x: Float[Tensor, "some rows in"], *, every: int = 1) -> Float[Tensor, "some rows out"]:
+        """Each net's output on its own rows; of every `every`-th net alone (the first of a seed's copies)."""
         last = len(self.weights) - 1
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x, weight)
+            x = torch.baddbmm(bias[::every], x, weight[::every])
             if number < last:
                 x = torch.relu(x)
         return x
@@ -80,13 +80,8 @@ class Critics(nn.Module):
         self, states: Float[Tensor, "seeds rows state"], actions: Float[Tensor, "seeds rows action"]
     ) -> Float[Tensor, "seeds rows"]:
         """The first critic alone."""
-        x = torch.cat([states, actions], -1)
-        last = len(self.nets.weights) - 1
-        for number, (weight, bias) in enumerate(zip(self.nets.weights, self.nets.biases, strict=True)):
-            x = torch.baddbmm(bias[:: self.copies], x, weight[:: self.copies])
-            if number < last:
-                x = torch.relu(x)
-        return x.squeeze(-1)
+        found: Tensor = self.nets(torch.cat([states, actions], -1), every=self.copies)
+        return found.squeeze(-1)
 
 
 @torch.no_grad()

@@ -139,8 +139,9 @@ def read_rows(job: CompareJob) -> SharedRows:
         if job.held_out <= 0:
             raise OptionError("compare needs rows to evaluate on: give --held-out above 0, or --eval-data FILE")
         training, held_out = source.split(int(job.held_out) if job.held_out >= 1 else job.held_out, SPLIT_SEED)
-    records = list(job.data.prompt_rows())
-    if job.eval_data is not None:
+    has_rewards = bool(job.rewards or job.train_rewards)
+    records = list(job.data.prompt_rows()) if has_rewards else []
+    if has_rewards and job.eval_data is not None:
         records += dataclasses.replace(job.data, path=job.eval_data, limit=None).prompt_rows()
     held_out = held_out.take(job.measure.eval_rows)
     if job.eval_prompts is not None:

@@ -269,11 +269,20 @@ def _reward(
         return None
     return reward_from_options(
         specs,
-        job.rewards if specs is job.reward else RewardOptions(combine="sum" if len(specs) > 1 else None),
+        job.rewards if specs is job.reward else _for_gold(job.rewards, several=len(specs) > 1),
         device=job.device,
         count_tokens=lambda texts: [len(ids) for ids in policy.encode_responses(list(texts))],
         on_note=shown.say,
         rows=rows,
+    )
+
+
+def _for_gold(options: RewardOptions, *, several: bool) -> RewardOptions:
+    """How a reward is run, without what is made of it: a gold reward is measured as it is."""
+    return RewardOptions(
+        combine="sum" if several else None,
+        reward_timeout=options.reward_timeout,
+        allow_unsandboxed=options.allow_unsandboxed,
     )
 
 
