@@ -16,7 +16,8 @@ from paperworks.core.errors import DataError, OptionError, RewardError, RunError
 from paperworks.language import logprobs
 from paperworks.language.data import Dataset
 from paperworks.language.data.schemas import PromptRow, Where
-from paperworks.language.online.loop import SAMPLES, OnlineResult
+from paperworks.language.online.kept_samples import SAMPLES
+from paperworks.language.online.loop import OnlineResult
 from paperworks.language.online.methods import METHODS
 from paperworks.language.policy import Policy
 from paperworks.language.rewards.reward import CheckedReward, Reward

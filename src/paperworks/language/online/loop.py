@@ -7,7 +7,6 @@ same result (bit for bit on a CPU). The reference is the policy at its start, an
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -22,7 +21,6 @@ from torch import Tensor, nn
 
 from paperworks.core import checkpoints
 from paperworks.core.errors import DataError, OptionError, RunError, TrainingDiverged
-from paperworks.core.files import write_atomic
 from paperworks.core.interrupts import deferred_interrupt
 from paperworks.core.seeding import seed_everything, torch_generator
 from paperworks.language.data import Dataset
@@ -30,7 +28,7 @@ from paperworks.language.data.conversation import plain_text
 from paperworks.language.objectives.dr_po import DRPO
 from paperworks.language.objectives.objective import Objective
 from paperworks.language.objectives.policy_gradient import Penalty
-from paperworks.language.online import replay
+from paperworks.language.online import kept_samples, replay
 from paperworks.language.online.batches import Batch, joined
 from paperworks.language.online.collecting import Models, Spent, collect
 from paperworks.language.online.control import KlController, collapse
@@ -53,8 +51,6 @@ from paperworks.language.values.critic import Critic
 from paperworks.language.values.head import ValueHead
 from paperworks.language.vllm_engine import VllmEngine
 from paperworks.language.vllm_server import VllmServer
-
-SAMPLES = "samples.jsonl"
 
 OnIteration = Callable[[int, int, Mapping[str, float]], None]  # iteration (1-based), of how many, its numbers
 OnSamples = Callable[[int, Sequence[Mapping[str, Any]]], None]  # iteration (1-based), a few of its answers
@@ -336,26 +332,12 @@ class _Loop:
         return {name: math.fsum(values) / len(values) for name, values in sums.items()}
 
     def _show(self, rollouts: Rollouts, iteration: int) -> None:
-        """A table that a person can read: prompt, answer, reward, KL."""
+        """Keeps some of an iteration's answers, and hands them to who shows them."""
         if not self.online.samples_shown:
             return
-        kl = None if rollouts.reference is None else rollouts.summed(rollouts.log_ratio).tolist()
-        lines = []
-        for index in range(min(self.online.samples_shown, len(rollouts))):
-            line: dict[str, Any] = {
-                "iteration": iteration + 1,
-                "prompt": plain_text(rollouts.prompts[int(rollouts.group[index])]),
-                "answer": rollouts.texts[index],
-                "finished": bool(rollouts.finished[index]),
-            }
-            if len(rollouts.rewards):
-                line["reward"] = round(float(rollouts.rewards[index]), 6)
-            if kl is not None:
-                line["kl"] = round(kl[index], 6)
-            lines.append(line)
+        lines = kept_samples.lines_of(rollouts, iteration + 1, self.online.samples_shown)
         if self.folder is not None:
-            with (self.folder / SAMPLES).open("a", encoding="utf-8") as file:
-                file.write("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
+            kept_samples.append(self.folder, lines)
         if self.on_samples is not None:
             self.on_samples(iteration + 1, lines)
 
@@ -368,7 +350,7 @@ class _Loop:
         every = self.options.eval_every or max(1, math.ceil(total / 4))
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _cut_samples(self.folder / SAMPLES, start)
+            kept_samples.cut(self.folder, start)
         if start == 0 and self.evaluator is not None:
             self._consider(0)
         done = start
@@ -553,20 +535,6 @@ def _notes(method: Method, online: OnlineOptions) -> list[str]:
             f"top_k={online.top_k}: answers are not drawn from the policy that learns, whose tokens are not cut"
         )
     return lines
-
-
-def _cut_samples(path: Path, iterations: int) -> None:
-    """Drop what samples.jsonl has of iterations that will be run again."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["iteration"] <= iterations:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue  # a line cut off when the run was killed
-    write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
 
 
 __all__ = ["OnlineResult", "train_online"]

@@ -14,7 +14,7 @@ from paperworks.core.progress import duration
 from paperworks.core.report import Page
 from paperworks.core.runs import read_metrics
 from paperworks.language import train_curves
-from paperworks.language.online.loop import SAMPLES
+from paperworks.language.online.kept_samples import SAMPLES
 from paperworks.language.train_curves import Group
 
 _CURVES = (
