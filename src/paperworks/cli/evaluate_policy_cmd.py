@@ -25,7 +25,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from paperworks.control.environments import roll_out, spaces_of
+    from paperworks.control.environments import check_fits, roll_out, spaces_of
     from paperworks.control.policy import ControlPolicy
     from paperworks.core.statistics import bootstrap_mean
 
@@ -35,12 +35,8 @@ def run(args: argparse.Namespace) -> int:
     if args.episodes < 1:
         raise OptionError(f"--episodes {args.episodes}: expected at least 1")
     policy, spaces = ControlPolicy.load(args.model), spaces_of(args.env)
-    if (len(policy.normaliser.mean), len(policy.bounds.low)) != (spaces.state, len(spaces.bounds.low)):
-        raise OptionError(
-            f"--env {args.env}: shows {spaces.state} numbers and takes {len(spaces.bounds.low)}; the policy is of "
-            f"{len(policy.normaliser.mean)} and {len(policy.bounds.low)}"
-        )
-    found = roll_out(args.env, policy.act, args.episodes, seed=args.seed)
+    check_fits(policy, spaces)
+    found = roll_out(args.env, policy.acting(args.seed), args.episodes, seed=args.seed)
     figures = {"return": found.returns, "length": found.lengths}
     figures |= {} if found.costs is None else {"cost": found.costs}
     intervals = {name: bootstrap_mean(values) for name, values in figures.items()}

@@ -5,6 +5,7 @@ The log lies on the device as a few tensors; a step is one gather for all seeds.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,10 +30,11 @@ class Batch:
     rewards: Float[Tensor, "seeds rows"]
     next_states: Float[Tensor, "seeds rows state"]
     goes_on: Float[Tensor, "seeds rows"]  # 0 behind a termination, 1 elsewhere (behind a truncation too)
+    costs: Float[Tensor, "seeds rows"] | None = None  # of logs that have them
 
 
 class Log:
-    """The transitions as tensors on a device, states normalised."""
+    """The transitions as tensors on a device, states normalised: [n, ...], or a log a seed, [seeds, n, ...]."""
 
     def __init__(self, log: Transitions, mean: np.ndarray, deviation: np.ndarray, device: torch.device) -> None:
         def tensor(values: np.ndarray) -> Tensor:
@@ -42,16 +44,45 @@ class Log:
         self.next_states = tensor((log.next_observations - mean) / deviation)
         self.actions, self.rewards = tensor(log.actions), tensor(log.rewards.astype(np.float32))
         self.goes_on = tensor((~log.terminations).astype(np.float32))
+        self.ends = tensor(log.ends)
+        self.costs = None if log.costs is None else tensor(log.costs.astype(np.float32))
         self.device = device
 
+    @classmethod
+    def stacked(cls, logs: Sequence[Log]) -> Log:
+        """A log a seed. Raises ValueError unless all are of one length."""
+        if len({len(log) for log in logs}) != 1:
+            raise ValueError(f"logs of {sorted({len(log) for log in logs})} transitions; expected as many in each")
+        found = copy.copy(logs[0])
+        for name in FIELDS:
+            parts = [getattr(log, name) for log in logs]
+            setattr(found, name, None if parts[0] is None else torch.stack(parts))
+        return found
+
+    @property
+    def is_stacked(self) -> bool:
+        return self.rewards.dim() == 2
+
     def __len__(self) -> int:
-        return len(self.rewards)
+        return int(self.rewards.shape[-1])
+
+    def pick(self, values: Tensor, rows: Int[Tensor, "seeds rows"]) -> Tensor:
+        """[seeds, rows, ...] of values that stand beside the log's rows."""
+        if not self.is_stacked:
+            return values[rows]
+        return values[torch.arange(len(rows), device=values.device)[:, None], rows]
 
     def batch(self, rows: Int[Tensor, "seeds rows"]) -> Batch:
         """These rows."""
-        return Batch(
-            rows, self.states[rows], self.actions[rows], self.rewards[rows], self.next_states[rows], self.goes_on[rows]
+        costs = None if self.costs is None else self.pick(self.costs, rows)
+        states, actions, rewards, next_states, goes_on = (
+            self.pick(values, rows)
+            for values in (self.states, self.actions, self.rewards, self.next_states, self.goes_on)
         )
+        return Batch(rows, states, actions, rewards, next_states, goes_on, costs)
+
+
+FIELDS = ("states", "actions", "rewards", "next_states", "goes_on", "ends", "costs")
 
 
 class Draws:

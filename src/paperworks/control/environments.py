@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from numpy.typing import NDArray
 
-from paperworks.control.policy import ActionBounds
+from paperworks.control.policy import ActionBounds, ControlPolicy, DiscreteActions
 from paperworks.core.errors import OptionError
 from paperworks.core.seeding import derive_seed
 
@@ -20,11 +20,11 @@ Act = Callable[[NDArray[Any]], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Spaces:
-    """What an environment shows and takes: numbers in a state, and the box of actions."""
+    """What an environment shows and takes: numbers in a state, and the box of actions or how many there are."""
 
     environment: str
     state: int
-    bounds: ActionBounds
+    bounds: ActionBounds | DiscreteActions
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def make(environment: str, count: int = 1) -> Any:
 
 
 def spaces_of(environment: str) -> Spaces:
-    """The spaces of an environment. Raises OptionError unless it shows arrays and takes bounded continuous actions."""
+    """The spaces of an environment. Raises OptionError unless it shows arrays and takes bounded or discrete actions."""
     import gymnasium
 
     made = make(environment)
@@ -61,12 +61,28 @@ def spaces_of(environment: str) -> Spaces:
         made.close()
     if not isinstance(seen, gymnasium.spaces.Box):
         raise OptionError(f"--env {environment}: shows {type(seen).__name__}; expected an array (Box)")
+    if isinstance(taken, gymnasium.spaces.Discrete) and taken.start == 0:
+        return Spaces(environment, int(np.prod(seen.shape)), DiscreteActions(int(taken.n)))
     if not isinstance(taken, gymnasium.spaces.Box):
-        raise OptionError(f"--env {environment}: takes {type(taken).__name__} actions; expected continuous ones (Box)")
+        raise OptionError(f"--env {environment}: takes {taken} as actions; expected continuous ones (Box) or Discrete")
     low, high = (np.asarray(each, dtype=np.float32).reshape(-1) for each in (taken.low, taken.high))
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise OptionError(f"--env {environment}: its actions have no bounds; wrap it in one that has")
     return Spaces(environment, int(np.prod(seen.shape)), ActionBounds(low, high))
+
+
+def check_fits(policy: ControlPolicy, spaces: Spaces) -> None:
+    """Raises OptionError where a policy is of other spaces than an environment."""
+    same_kind = isinstance(policy.bounds, DiscreteActions) == isinstance(spaces.bounds, DiscreteActions)
+    own, others = (len(policy.normaliser.mean), policy.width), (spaces.state, spaces.bounds.width)
+    if own != others or not same_kind:
+        named = [
+            "discrete" if isinstance(each, DiscreteActions) else "continuous" for each in (spaces.bounds, policy.bounds)
+        ]
+        raise OptionError(
+            f"--env {spaces.environment}: shows {others[0]} numbers and takes {others[1]} ({named[0]}); the policy is of "
+            f"{own[0]} and {own[1]} ({named[1]})"
+        )
 
 
 def roll_out(environment: str, act: Act, episodes: int, *, seed: int = 0, gamma: float = 1.0) -> Episodes:

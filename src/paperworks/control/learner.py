@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from paperworks.control.actors import Actor, PerceptronActor
 from paperworks.control.batches import Batch, Draws, Log
 from paperworks.control.networks import Perceptrons
 from paperworks.core.options import check_ranges, option
@@ -18,7 +19,10 @@ from paperworks.core.options import check_ranges, option
 
 @dataclass(frozen=True)
 class Shapes:
-    """How many numbers a state and an action have. Actions lie in [-1, 1] here; policies know the environment's bounds."""
+    """How many numbers a state and an action have; with discrete actions, how many actions there are.
+
+    Continuous actions lie in [-1, 1] here; policies know the environment's bounds.
+    """
 
     state: int
     action: int
@@ -41,6 +45,7 @@ class Learner(nn.Module, ABC):
 
     name: ClassVar[str]
     options_class: ClassVar[type[LearnerOptions]]
+    is_discrete: ClassVar[bool] = False
 
     def __init__(self, shapes: Shapes, options: Any, seeds: Sequence[int], log: Log) -> None:
         """`log` is for algorithms that look up more of it than a batch."""
@@ -53,9 +58,29 @@ class Learner(nn.Module, ABC):
     def update(self, batch: Batch, draws: Draws, step: int) -> Mapping[str, Float[Tensor, " seeds"]]:
         """Take step `step` (from 0) and return numbers to log, one a seed, without gradient."""
 
-    @abstractmethod
     def acting(self) -> Perceptrons:
-        """The nets whose output begins with what the tanh of is the action."""
+        """The nets whose output begins with what the tanh of is the action, where a learner acts by such."""
+        raise NotImplementedError(f"{self.name} acts by more than a perceptron: it says `act` and `actor_of` itself")
+
+    @torch.no_grad()
+    def act(
+        self, states: Float[Tensor, "seeds rows state"], draw: torch.Generator | None = None
+    ) -> Float[Tensor, "seeds rows action"] | Int[Tensor, "seeds rows"]:
+        """Every seed's action in its own states, as its saved policy would act."""
+        output: Tensor = self.acting()(states)[..., : self.shapes.action]
+        return output.tanh()
+
+    def actor_of(self, place: int) -> Actor:
+        """What acts for the seed at that place, on the CPU, to be saved."""
+        width = self.shapes.action
+        *inner, (weight, bias) = [(w.cpu(), b.cpu()) for w, b in self.acting().net(place)]
+        return PerceptronActor([*inner, (weight[:, :width].contiguous(), bias[:width].contiguous())])
+
+    def explore(
+        self, states: Float[Tensor, "seeds rows state"], noise: Float[Tensor, "seeds rows action"]
+    ) -> Float[Tensor, "seeds rows action"]:
+        """Every seed's action while it learns in an environment; `noise` is standard normal."""
+        return (self.act(states) + 0.1 * noise).clamp(-1, 1)
 
     def learns(self, name: str, *parts: nn.Module | nn.Parameter) -> None:
         """Say what `descend(name, ...)` moves."""

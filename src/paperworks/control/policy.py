@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
+from paperworks.control.actors import Actor, built
 from paperworks.core.errors import DataError, ModelError
 from paperworks.core.files import atomic_folder, write_json_atomic
+from paperworks.core.seeding import torch_generator
 
 WEIGHTS, DESCRIPTION = "policy.safetensors", "policy.json"
 
@@ -30,6 +32,10 @@ class ActionBounds:
 
     low: Numbers
     high: Numbers
+
+    @property
+    def width(self) -> int:
+        return len(self.low)
 
     @property
     def centre(self) -> Numbers:
@@ -80,42 +86,78 @@ class Normaliser:
 
 
 @dataclass(frozen=True)
-class ControlPolicy:
-    """tanh of a perceptron of the normalised observation, put into the bounds: the most likely action."""
+class DiscreteActions:
+    """Actions that are whole numbers, 0 to count - 1."""
 
-    layers: Sequence[tuple[Tensor, Tensor]]  # (weight [in, out], bias [out]) with ReLU between them
+    count: int
+
+    @property
+    def width(self) -> int:
+        return self.count
+
+    def check(self, actions: NDArray[np.int64], source: str = "") -> None:
+        """Raises DataError for the first action that is none of them."""
+        outside = (actions < 0) | (actions >= self.count)
+        if outside.any():
+            row = int(np.flatnonzero(outside)[0])
+            raise DataError(
+                f"actions: {int(outside.sum())} rows outside 0 to {self.count - 1}, the first is row {row}: {actions[row]}",
+                file=source or None,
+                field="actions",
+            )
+
+
+@dataclass(frozen=True)
+class ControlPolicy:
+    """An actor with what it needs around it: observations are normalised, actions put into the environment's bounds."""
+
+    actor: Actor
     normaliser: Normaliser
-    bounds: ActionBounds
+    bounds: ActionBounds | DiscreteActions
     method: str = ""
 
+    @property
+    def width(self) -> int:
+        """How many numbers an action has, or how many discrete actions there are."""
+        return self.bounds.width
+
     @torch.no_grad()
-    def act(self, observations: Float[ndarray, "*rows state"]) -> Float[ndarray, "*rows action"]:
-        """The action in each state. Raises DataError for observations of another width."""
+    def act(
+        self, observations: Float[ndarray, "*rows state"], draw: torch.Generator | None = None
+    ) -> Float[ndarray, "*rows action"] | Int[ndarray, "*rows"]:
+        """The action in each state; `draw` decides for policies that sample. Raises DataError for another width."""
         given = np.asarray(observations, dtype=np.float32)
         if given.shape[-1:] != self.normaliser.mean.shape:
             raise DataError(
                 f"observations of shape {given.shape}; expected {len(self.normaliser.mean)} numbers in the last dimension"
             )
-        x = torch.from_numpy((given - self.normaliser.mean) / self.normaliser.deviation)
-        for number, (weight, bias) in enumerate(self.layers):
-            x = x @ weight + bias
-            if number + 1 < len(self.layers):
-                x = x.relu()
-        return self.bounds.outward(x.tanh().numpy())
+        states = torch.from_numpy((given - self.normaliser.mean) / self.normaliser.deviation)
+        found = self.actor(states.reshape(-1, given.shape[-1]), draw).numpy()
+        if isinstance(self.bounds, DiscreteActions):
+            return np.asarray(found.reshape(given.shape[:-1]), dtype=np.int64)
+        return self.bounds.outward(found.reshape(*given.shape[:-1], -1))
+
+    def acting(self, seed: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """`act` with random numbers of its own, so that a roll-out with the same seed is the same."""
+        draw = torch_generator(seed, "acting")
+        return lambda observations: self.act(observations, draw)
 
     def save(self, folder: str | Path) -> Path:
         """Write the policy into a folder, whole or not at all."""
-        tensors: dict[str, Tensor] = {}
-        for number, (weight, bias) in enumerate(self.layers):
-            tensors |= {f"{number}.weight": weight.contiguous(), f"{number}.bias": bias.contiguous()}
-        numbers = {
-            "mean": self.normaliser.mean, "deviation": self.normaliser.deviation,
-            "low": self.bounds.low, "high": self.bounds.high,
-        }  # fmt: skip
+        described: dict[str, Any] = {
+            "method": self.method,
+            "actor": self.actor.kind,
+            "settings": self.actor.settings(),
+            "mean": _numbers(self.normaliser.mean),
+            "deviation": _numbers(self.normaliser.deviation),
+        }
+        if isinstance(self.bounds, DiscreteActions):
+            described["actions"] = self.bounds.count
+        else:
+            described |= {"low": _numbers(self.bounds.low), "high": _numbers(self.bounds.high)}
         with atomic_folder(folder) as partial:
-            save_file(tensors, partial / WEIGHTS)
-            described = {name: [float(value) for value in values] for name, values in numbers.items()}
-            write_json_atomic(partial / DESCRIPTION, {"method": self.method, "layers": len(self.layers), **described})
+            save_file({name: t.contiguous() for name, t in self.actor.state_dict().items()}, partial / WEIGHTS)
+            write_json_atomic(partial / DESCRIPTION, described)
         return Path(folder)
 
     @classmethod
@@ -125,15 +167,25 @@ class ControlPolicy:
         place = place / "policy" if (place / "policy" / DESCRIPTION).is_file() else place
         try:
             described = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
-            tensors = load_file(place / WEIGHTS)
-            layers = [(tensors[f"{n}.weight"], tensors[f"{n}.bias"]) for n in range(int(described["layers"]))]
-            mean, deviation, low, high = (
-                np.asarray(described[name], dtype=np.float32) for name in ("mean", "deviation", "low", "high")
-            )
+            actor = built(str(described["actor"]), described["settings"])
+            actor.load_state_dict(load_file(place / WEIGHTS))
+            normaliser = Normaliser(*(np.asarray(described[name], np.float32) for name in ("mean", "deviation")))
+            if "actions" in described:
+                bounds: ActionBounds | DiscreteActions = DiscreteActions(int(described["actions"]))
+            else:
+                bounds = ActionBounds(*(np.asarray(described[name], np.float32) for name in ("low", "high")))
         except FileNotFoundError as error:
             raise ModelError(
                 f"{folder}: no control policy there ({Path(str(error.filename)).name} is missing)"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise ModelError(f"{folder}: the policy there is damaged ({error}); train it again") from None
-        return cls(layers, Normaliser(mean, deviation), ActionBounds(low, high), str(described.get("method", "")))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise ModelError(f"{folder}: the policy there is damaged ({_line(error)}); train it again") from None
+        return cls(actor, normaliser, bounds, str(described.get("method", "")))
+
+
+def _numbers(values: Numbers) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -14,7 +14,7 @@ from torch import Tensor
 from paperworks.control.batches import Draws, Log
 from paperworks.control.environments import roll_out
 from paperworks.control.learner import Learner, LearnerOptions, Shapes
-from paperworks.control.policy import ActionBounds, ControlPolicy, Normaliser
+from paperworks.control.policy import ActionBounds, ControlPolicy, DiscreteActions, Normaliser
 from paperworks.control.transitions import Transitions
 from paperworks.core import checkpoints
 from paperworks.core.errors import DataError, TrainingDiverged
@@ -44,6 +44,7 @@ class ControlOptions:
         check_ranges(self)
 
 
+Bounds = ActionBounds | DiscreteActions
 OnMetrics = Callable[[int, Mapping[str, Sequence[float]]], None]  # steps done, numbers of every seed
 
 
@@ -60,7 +61,7 @@ def train_offline(
     learner: type[Learner],
     options: LearnerOptions,
     log: Transitions,
-    bounds: ActionBounds,
+    bounds: Bounds,
     control: ControlOptions = ControlOptions(),
     *,
     environment: str | None = None,
@@ -84,7 +85,7 @@ class _Run:
         learner: type[Learner],
         options: LearnerOptions,
         log: Transitions,
-        bounds: ActionBounds,
+        bounds: Bounds,
         control: ControlOptions,
         environment: str | None,
         folder: Path | None,
@@ -92,7 +93,8 @@ class _Run:
         device: torch.device,
         on_metrics: OnMetrics | None,
     ) -> None:
-        check_log(log, bounds, control.batch_size)
+        discrete = learner.is_discrete
+        check_log(log, bounds, control.batch_size, discrete=discrete, method=learner.name)
         log = log.best_episodes(getattr(options, "best", 1.0))
         width = log.observations.shape[1]
         self.normaliser = Normaliser.of(log.observations) if control.normalise else Normaliser.none(width)
@@ -100,12 +102,12 @@ class _Run:
         self.resume, self.on_metrics, self.method = resume, on_metrics, learner.name
         self.seeds = [control.seed + number for number in range(control.seeds)]
         inward = Transitions(
-            log.observations, bounds.inward(log.actions).clip(-1, 1),
+            log.observations, inward_actions(log, bounds),
             log.rewards * control.reward_scale + control.reward_shift,
-            log.next_observations, log.terminations, log.truncations,
+            log.next_observations, log.terminations, log.truncations, log.costs,
         )  # fmt: skip
         self.log = Log(inward, self.normaliser.mean, self.normaliser.deviation, device)
-        shapes = Shapes(width, log.actions.shape[1])
+        shapes = Shapes(width, bounds.width)
         self.learner = learner(shapes, options, self.seeds, self.log).to(device)
         self.draws = Draws(self.seeds, control.batch_size, len(self.log), device)
         self.evaluations: list[tuple[int, list[float]]] = []
@@ -142,19 +144,16 @@ class _Run:
 
     def policies(self) -> list[ControlPolicy]:
         """The actors as they are, one a seed."""
-        acting = self.learner.acting()
-        width, found = self.learner.shapes.action, []
-        for place in range(len(self.seeds)):
-            *inner, (weight, bias) = [(w.cpu(), b.cpu()) for w, b in acting.net(place)]
-            layers = [*inner, (weight[:, :width].contiguous(), bias[:width])]
-            found.append(ControlPolicy(layers, self.normaliser, self.bounds, self.method))
-        return found
+        return [
+            ControlPolicy(self.learner.actor_of(place), self.normaliser, self.bounds, self.method)
+            for place in range(len(self.seeds))
+        ]
 
     def _evaluate(self, done: int) -> None:
         assert self.environment is not None
         means = []
         for seed, policy in zip(self.seeds, self.policies(), strict=True):
-            episodes = roll_out(self.environment, policy.act, self.control.eval_episodes, seed=seed)
+            episodes = roll_out(self.environment, policy.acting(seed), self.control.eval_episodes, seed=seed)
             means.append(float(episodes.returns.mean()))
         self.evaluations.append((done, means))
         if self.on_metrics is not None:
@@ -187,14 +186,29 @@ class _Run:
         checkpoints.save_checkpoint(self.folder / "checkpoints", self.learner, self.learner.optimiser, state)
 
 
-def check_log(log: Transitions, bounds: ActionBounds, batch_size: int) -> None:
-    """Raises DataError for discrete actions, another width of actions, actions out of bounds, or too few transitions."""
+def inward_actions(log: Transitions, bounds: Bounds) -> np.ndarray:
+    """The log's actions as learners know them: in [-1, 1], or as they are where they are discrete."""
+    if isinstance(bounds, DiscreteActions):
+        return log.actions
+    return bounds.inward(log.actions).clip(-1, 1)
+
+
+def check_log(log: Transitions, bounds: Bounds, batch_size: int, *, discrete: bool = False, method: str = "") -> None:
+    """Raises DataError for actions of the other kind, another width, or out of bounds, and for too few transitions."""
     where = log.source or None
-    if log.is_discrete:
-        raise DataError("actions are whole numbers (discrete); expected continuous ones", file=where, field="actions")
-    if log.actions.shape[1] != len(bounds.low):
+    if log.is_discrete != discrete:
+        found, expected = ("whole numbers (discrete)", "continuous") if log.is_discrete else ("continuous", "discrete")
         raise DataError(
-            f"actions of {log.actions.shape[1]} numbers; the environment takes {len(bounds.low)}",
+            f"actions are {found}; {method or 'this method'} takes {expected} ones", file=where, field="actions"
+        )
+    if isinstance(bounds, DiscreteActions) != discrete:
+        kinds = ("continuous", "discrete") if discrete else ("discrete", "continuous")
+        raise DataError(
+            f"the environment takes {kinds[0]} actions, the log has {kinds[1]} ones", file=where, field="actions"
+        )
+    if not discrete and log.actions.shape[1] != bounds.width:
+        raise DataError(
+            f"actions of {log.actions.shape[1]} numbers; the environment takes {bounds.width}",
             file=where,
             field="actions",
         )
@@ -203,7 +217,12 @@ def check_log(log: Transitions, bounds: ActionBounds, batch_size: int) -> None:
         raise DataError(f"{len(log)} transitions, fewer than a batch of {batch_size}: lower --batch-size", file=where)
 
 
-def bounds_of(log: Transitions) -> ActionBounds:
-    """The box of a log's actions where no environment says it: [-1, 1], or the largest number of each dimension."""
-    most = np.abs(log.actions).max(0).clip(min=1.0) if not log.is_discrete else np.ones(1)
+def bounds_of(log: Transitions) -> Bounds:
+    """The box of a log's actions where no environment says it: [-1, 1], or the largest number of each dimension.
+
+    With discrete actions, as many as the largest number says.
+    """
+    if log.is_discrete:
+        return DiscreteActions(int(log.actions.max()) + 1)
+    most = np.abs(log.actions).max(0).clip(min=1.0)
     return ActionBounds(-most.astype(np.float32), most.astype(np.float32))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from paperworks.control.batches import Batch, Log
@@ -42,19 +42,26 @@ class PRDC(TD3BC):
     def __init__(self, shapes: Shapes, options: PRDCOptions, seeds: Sequence[int], log: Log) -> None:
         super().__init__(shapes, options, seeds, log)
         self._log = log
-        self._index = NearestRows(torch.cat([options.beta * log.states, log.actions], 1), options.search)
+        pairs = torch.cat([options.beta * log.states, log.actions], -1)
+        logs = pairs if log.is_stacked else pairs[None]
+        self._indices = [NearestRows(each, options.search) for each in logs]
 
     def pull(
         self, batch: Batch, action: Float[Tensor, "seeds rows action"]
     ) -> tuple[Float[Tensor, " seeds"], dict[str, Float[Tensor, " seeds"]]]:
-        beta, (seeds, rows) = self.options.beta, action.shape[:2]
-        key = torch.cat([beta * batch.states, action.detach()], -1).flatten(0, 1)
-        found = self._index.query(key, self.options.neighbours).view(seeds, rows, -1)
-        nearest = self._log.actions[found].mean(2)
-        first = found[:, :, 0]
-        apart = beta * (batch.states - self._log.states[first])
+        beta = self.options.beta
+        found = self.nearest(torch.cat([beta * batch.states, action.detach()], -1))
+        nearest = self._log.pick(self._log.actions, found.flatten(1)).unflatten(1, found.shape[1:]).mean(2)
+        apart = beta * (batch.states - self._log.pick(self._log.states, found[:, :, 0]))
         squares = (action - nearest).square()
         distance = (squares.sum(-1) + apart.square().sum(-1)).clamp(min=1e-12).sqrt()
         pull = squares.mean((1, 2)) if self.options.penalty == "squares" else distance.mean(1)
         elsewhere = (apart.square().sum(-1) > 0).float().mean(1)
         return pull, {"distance": distance.detach().mean(1), "elsewhere": elsewhere}
+
+    def nearest(self, keys: Float[Tensor, "seeds rows pair"]) -> Int[Tensor, "seeds rows neighbours"]:
+        """The nearest logged pairs of [beta s; a], each seed's in its own log."""
+        count = self.options.neighbours
+        if not self._log.is_stacked:  # one search for all seeds
+            return self._indices[0].query(keys.flatten(0, 1), count).unflatten(0, keys.shape[:2])
+        return torch.stack([index.query(key, count) for index, key in zip(self._indices, keys, strict=True)])

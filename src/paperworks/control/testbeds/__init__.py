@@ -1,0 +1,1 @@
+"""Small worlds of control experiments, and what is measured in them."""
