@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +50,7 @@ def test_a_log_of_a_world() -> None:
 
 def test_a_log_a_seed() -> None:
     draw = torch.Generator().manual_seed(0)
-    logs = [logged(Stairs(), lambda states, speed=speed: states * 0 + speed, 4, draw) for speed in (1.0, 0.5)]
+    logs = [logged(Stairs(), partial(torch.full_like, fill_value=speed), 4, draw) for speed in (1.0, 0.5)]
     none = Normaliser.none(1)
     made = [Log(log, none.mean, none.deviation, torch.device("cpu")) for log in logs]
     stacked, rows = Log.stacked(made), torch.tensor([[1, 2], [1, 3]])

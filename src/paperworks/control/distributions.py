@@ -18,6 +18,11 @@ def gaussian_log_prob(mean: Tensor, log_std: Tensor, value: Tensor) -> Tensor:
     return (-0.5 * normalised.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
+def squashed(mean: Tensor, log_std: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """(tanh(raw), its log-density) where raw is Gaussian; the density is summed over the last dimension."""
+    return raw.tanh(), gaussian_log_prob(mean, log_std, raw) - _log_slope(raw)
+
+
 class TanhGaussian:
     """tanh(mean + exp(log_std) noise), from the output of a net that gives mean and log_std side by side."""
 
@@ -28,8 +33,7 @@ class TanhGaussian:
 
     def sample(self, noise: Float[Tensor, "*shape action"]) -> tuple[Tensor, Tensor]:
         """(action, its log-density) for standard normal noise, differentiable."""
-        raw = self.mean + self.log_std.exp() * noise
-        return raw.tanh(), gaussian_log_prob(self.mean, self.log_std, raw) - _log_slope(raw)
+        return squashed(self.mean, self.log_std, self.mean + self.log_std.exp() * noise)
 
     def log_prob(self, action: Float[Tensor, "*shape action"]) -> Tensor:
         """The log-density of a given action; at the very ends of the range it is taken a little inside."""

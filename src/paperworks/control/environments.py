@@ -38,12 +38,21 @@ class Episodes:
 
 def make(environment: str, count: int = 1) -> Any:
     """`count` copies of an environment, stepped together. Raises OptionError for one that is unknown or does not load."""
+    return _made(environment, lambda gym: gym.make_vec(environment, num_envs=count, vectorization_mode="sync"))
+
+
+def single(environment: str, **options: Any) -> Any:
+    """One environment, options handed on. Raises OptionError for one that is unknown or does not load."""
+    return _made(environment, lambda gym: gym.make(environment, **options))
+
+
+def _made(environment: str, build: Callable[[Any], Any]) -> Any:
     try:
         import gymnasium
     except ImportError:
         raise OptionError("environments need gymnasium; install paperworks[control]") from None
     try:
-        return gymnasium.make_vec(environment, num_envs=count, vectorization_mode="sync")
+        return build(gymnasium)
     except gymnasium.error.Error as error:
         raise OptionError(f"--env {environment}: {_line(error)}") from None
     except (ImportError, AttributeError) as error:

@@ -51,7 +51,10 @@ class Learner(nn.Module, ABC):
         """`log` is for algorithms that look up more of it than a batch."""
         super().__init__()
         self.shapes, self.options, self.seeds = shapes, options, tuple(seeds)
+        self.is_online = False  # whether it learns from an environment by now, and no more from a log alone
         self._parts: dict[str, list[nn.Parameter]] = {}
+        self._rates: dict[str, float] = {}
+        self._varied: dict[str, Tensor] = {}
         self._optimiser: torch.optim.Adam | None = None
 
     @abstractmethod
@@ -76,14 +79,30 @@ class Learner(nn.Module, ABC):
         *inner, (weight, bias) = [(w.cpu(), b.cpu()) for w, b in self.acting().net(place)]
         return PerceptronActor([*inner, (weight[:, :width].contiguous(), bias[:width].contiguous())])
 
+    @torch.no_grad()
     def explore(
-        self, states: Float[Tensor, "seeds rows state"], noise: Float[Tensor, "seeds rows action"]
-    ) -> Float[Tensor, "seeds rows action"]:
-        """Every seed's action while it learns in an environment; `noise` is standard normal."""
+        self, states: Float[Tensor, "seeds rows state"], draws: Draws, step: int
+    ) -> Float[Tensor, "seeds rows action"] | Int[Tensor, "seeds rows"]:
+        """Every seed's action while it learns in an environment: what it would do, and a little noise."""
+        noise = draws.normal("explore", step, states.shape[1], self.shapes.action)
         return (self.act(states) + 0.1 * noise).clamp(-1, 1)
 
-    def learns(self, name: str, *parts: nn.Module | nn.Parameter) -> None:
-        """Say what `descend(name, ...)` moves."""
+    def vary(self, name: str, values: Sequence[float]) -> None:
+        """Give an option a value a seed, so that the points of a grid stand side by side; for options read by `each`."""
+        if len(values) != len(self.seeds):
+            raise ValueError(f"{name}: {len(values)} values for {len(self.seeds)} seeds")
+        self._varied[name] = torch.tensor(values)
+
+    def each(self, name: str, dims: int = 0) -> Any:
+        """An option's value: a number, or [seeds, 1, ...] with `dims` ones where it varies."""
+        if name not in self._varied:
+            return getattr(self.options, name)
+        return self._varied[name].view(-1, *([1] * dims))
+
+    def learns(self, name: str, *parts: nn.Module | nn.Parameter, rate: float | None = None) -> None:
+        """Say what `descend(name, ...)` moves, and at which rate where it is not the options'."""
+        if rate is not None:
+            self._rates[name] = rate
         self._parts[name] = [
             p for part in parts for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())
         ]
@@ -92,8 +111,9 @@ class Learner(nn.Module, ABC):
     def optimiser(self) -> torch.optim.Adam:
         """Adam over all parts; made at the first use, when the networks are where they will stay."""
         if self._optimiser is None:
-            groups = [{"params": parameters} for parameters in self._parts.values()]
-            self._optimiser = torch.optim.Adam(groups, lr=self.options.learning_rate, fused=True)
+            usual = self.options.learning_rate
+            groups = [{"params": found, "lr": self._rates.get(name, usual)} for name, found in self._parts.items()]
+            self._optimiser = torch.optim.Adam(groups, lr=usual, fused=True)
         return self._optimiser
 
     def descend(self, name: str, loss: Float[Tensor, " seeds"]) -> None:

@@ -9,39 +9,63 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from paperworks.control.actors import Activation
 from paperworks.core.seeding import torch_generator
 
 
 class Perceptrons(nn.Module):
-    """`len(seeds) * copies` perceptrons with ReLU between layers: [nets, rows, in] to [nets, rows, out].
+    """`len(seeds) * copies` perceptrons: [nets, rows, in] to [nets, rows, out].
 
-    `copies` nets a seed stand next to each other (twin critics). Every layer starts as torch's own Linear does.
+    `copies` nets a seed stand next to each other (twin critics). Every layer starts as torch's own Linear does, or from
+    N(0, 1 / fan_in) with biases of zero (`start="normal"`, as SELU wants it).
     """
 
-    def __init__(self, sizes: Sequence[int], seeds: Sequence[int], name: str, *, copies: int = 1) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        seeds: Sequence[int],
+        name: str,
+        *,
+        copies: int = 1,
+        activation: Activation = "relu",
+        start: Literal["uniform", "normal"] = "uniform",
+    ) -> None:
         super().__init__()
         self.sizes, self.copies = tuple(sizes), copies
+        self.activation: Activation = activation
         draws = [torch_generator(seed, name, copy) for seed in seeds for copy in range(copies)]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in itertools.pairwise(sizes):
             bound = 1 / math.sqrt(fan_in)
             for kept, shape in ((self.weights, (fan_in, fan_out)), (self.biases, (1, fan_out))):
-                drawn = [torch.rand(shape, generator=draw) * 2 * bound - bound for draw in draws]
+                if start == "uniform":
+                    drawn = [torch.rand(shape, generator=draw) * 2 * bound - bound for draw in draws]
+                else:
+                    scale = bound if kept is self.weights else 0.0
+                    drawn = [torch.randn(shape, generator=draw) * scale for draw in draws]
                 kept.append(nn.Parameter(torch.stack(drawn)))
 
     def forward(self, x: Float[Tensor, "some rows in"], *, every: int = 1) -> Float[Tensor, "some rows out"]:
         """Each net's output on its own rows; of every `every`-th net alone (the first of a seed's copies)."""
-        last = len(self.weights) - 1
+        last, bend = len(self.weights) - 1, getattr(torch, self.activation)
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias[::every], x, weight[::every])
             if number < last:
-                x = torch.relu(x)
+                x = bend(x)
         return x
+
+    def alone(self, index: int) -> Perceptrons:
+        """A copy of one net, on the CPU."""
+        found = Perceptrons(self.sizes, [0], "", activation=self.activation)
+        for own, among in zip(found.parameters(), self.parameters(), strict=True):
+            own.data.copy_(among.detach()[index : index + 1])
+        return found
 
     def net(self, index: int) -> list[tuple[Tensor, Tensor]]:
         """(weight, bias) of every layer of one net, detached."""

@@ -114,21 +114,17 @@ class _Run:
         self.final: dict[str, list[float]] = {}
 
     def go(self) -> ControlResult:
-        control, sums, counts = self.control, dict[str, Tensor](), dict[str, int]()
+        control, means = self.control, Means()
         every = control.eval_every or max(1, control.steps // 10)
         with deferred_interrupt() as interrupted:
             for step in range(self._start(), control.steps):
-                told = self.learner.update(self.log.batch(self.draws.rows(step)), self.draws, step)
-                for name, value in told.items():
-                    sums[name] = sums[name] + value if name in sums else value
-                    counts[name] = counts.get(name, 0) + 1
+                means.add(self.learner.update(self.log.batch(self.draws.rows(step)), self.draws, step))
                 done = step + 1
                 stop = interrupted()
                 saves = done % control.save_every == 0 or done == control.steps or stop
                 if done % LOGGED_EVERY == 0 or saves:
-                    self.final = {name: (total / counts[name]).tolist() for name, total in sums.items()}
-                    sums, counts = {}, {}
-                    self._check(done)
+                    self.final = means.taken()
+                    check_finite(self.final, self.learner, done, control.most_q)
                     if self.on_metrics is not None:
                         self.on_metrics(done, self.final)
                 if self.environment is not None and (done % every == 0 or done == control.steps):
@@ -159,16 +155,6 @@ class _Run:
         if self.on_metrics is not None:
             self.on_metrics(done, {"return": means})
 
-    def _check(self, done: int) -> None:
-        """Raises TrainingDiverged for a number that is not finite, or a Q beyond the bound; it names the seed."""
-        for name, values in self.final.items():
-            for seed, value in zip(self.seeds, values, strict=True):
-                if not math.isfinite(value) or (name == "q" and abs(value) > self.control.most_q):
-                    raise TrainingDiverged(
-                        f"{self.method}: {name} is {value:g} at step {done}, seed {seed}: it has diverged; the last "
-                        "checkpoint is kept: lower --learning-rate, or hold closer to the log"
-                    )
-
     def _start(self) -> int:
         if not self.resume or self.folder is None:
             return 0
@@ -184,6 +170,37 @@ class _Run:
             return
         state = {"step": done, "evaluations": self.evaluations, "final": self.final}
         checkpoints.save_checkpoint(self.folder / "checkpoints", self.learner, self.learner.optimiser, state)
+
+
+class Means:
+    """Means over steps of what learners tell."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, told: Mapping[str, Tensor]) -> None:
+        """What one step told, one number a seed."""
+        for name, value in told.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def taken(self) -> dict[str, list[float]]:
+        """The means since they were last taken."""
+        found = {name: [float(each) for each in total / self._counts[name]] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return found
+
+
+def check_finite(final: Mapping[str, Sequence[float]], learner: Learner, done: int, most_q: float) -> None:
+    """Raises TrainingDiverged for a number that is not finite, or a Q beyond the bound; it names the seed."""
+    for name, values in final.items():
+        for seed, value in zip(learner.seeds, values, strict=True):
+            if not math.isfinite(value) or (name == "q" and abs(value) > most_q):
+                raise TrainingDiverged(
+                    f"{learner.name}: {name} is {value:g} at step {done}, seed {seed}: it has diverged; the last "
+                    "checkpoint is kept: lower --learning-rate, or hold closer to the log"
+                )
 
 
 def inward_actions(log: Transitions, bounds: Bounds) -> np.ndarray:

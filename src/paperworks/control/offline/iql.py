@@ -31,7 +31,7 @@ class IQLOptions(LearnerOptions):
     tau: float = option(0.005, "rate at which the target critics follow", above=0, high=1)
 
 
-def expectile_loss(error: Tensor, expectile: float) -> Tensor:
+def expectile_loss(error: Tensor, expectile: float | Tensor) -> Tensor:
     """|expectile - 1{error < 0}| error^2."""
     return torch.where(error < 0, 1 - expectile, expectile) * error.square()
 
@@ -61,13 +61,13 @@ class IQL(Learner):
             following = self.value(batch.next_states).squeeze(-1)
         value = self.value(batch.states).squeeze(-1)
         advantage = known - value
-        value_loss = expectile_loss(advantage, options.expectile).mean(1)
+        value_loss = expectile_loss(advantage, self.each("expectile", 1)).mean(1)
         self.descend("value", value_loss)
         target = batch.rewards + options.gamma * batch.goes_on * following
         critic_loss = (self.critics(batch.states, batch.actions) - target[:, None]).square().mean(-1).sum(1)
         self.descend("critic", critic_loss)
         follow(self.target_critics, self.critics, options.tau)
-        weight = (options.beta * advantage.detach()).exp().clamp(max=options.most_weight)
+        weight = (self.each("beta", 1) * advantage.detach()).exp().clamp(max=options.most_weight)
         mean, log_std = self.actor(batch.states).tanh(), self.log_std.clamp(*LOG_STD)
         actor_loss = -(weight * gaussian_log_prob(mean, log_std, batch.actions)).mean(1)
         self.descend("actor", actor_loss)

@@ -31,9 +31,14 @@ class TD3BC(TD3):
     def actor_loss(
         self, batch: Batch, action: Float[Tensor, "seeds rows action"], q: Float[Tensor, "seeds rows"]
     ) -> tuple[Float[Tensor, " seeds"], dict[str, Float[Tensor, " seeds"]]]:
-        weight = self.options.alpha / q.detach().abs().mean(1)
+        weight = self.weight(q)
         pull, more = self.pull(batch, action)
         return -weight * q.mean(1) + pull, {"weight": weight, "pull": pull.detach(), **more}
+
+    def weight(self, q: Float[Tensor, "seeds rows"]) -> Float[Tensor, " seeds"]:
+        """lambda = alpha / mean |Q|, a constant."""
+        found: Tensor = self.each("alpha") / q.detach().abs().mean(1)
+        return found
 
     def pull(
         self, batch: Batch, action: Float[Tensor, "seeds rows action"]

@@ -87,7 +87,7 @@ def logged(world: World, act: Act, transitions: int, draw: torch.Generator, *, s
             have += len(episode["rewards"])
     arrays = {name: np.concatenate([episode[name] for episode in episodes])[:transitions] for name in episodes[0]}
     arrays["truncations"][-1] |= not arrays["terminations"][-1]
-    return Transitions(**arrays)
+    return Transitions(**arrays)  # type: ignore[arg-type]
 
 
 def _episodes(world: World, act: Act, latent: Tensor) -> list[dict[str, np.ndarray]]:
