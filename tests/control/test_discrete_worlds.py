@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from paperworks.control.testbeds.discrete_worlds import MOVES, SIDE, CartPole, KeyDoor, MountainCar, unit_of, world_of
+from paperworks.control.testbeds.discrete_worlds import MOVES, SIDE, CartPole, KeyDoor, MountainCar, Scaled, world_of
 from paperworks.control.testbeds.worlds import World, logged, roll
 from paperworks.core.errors import OptionError
 
@@ -111,5 +111,13 @@ def test_a_log_of_whole_episodes() -> None:
 def test_an_unknown_world_is_named() -> None:
     with pytest.raises(OptionError, match="did you mean 'key-door'"):
         world_of("keydoor")
-    for name in ("cartpole", "mountain-car", "key-door"):
-        assert len(unit_of(name)[0]) == len(unit_of(name)[1]) == world_of(name).state
+
+
+def test_a_scaled_world_is_the_same_world() -> None:
+    world, draw = Scaled.named("mountain-car"), torch.Generator().manual_seed(0)
+    latent = world.start((50,), draw)
+    torch.testing.assert_close(world.seen(latent)[:, 0], (latent[:, 0] + 0.5) / 0.4)
+    after, reward, _, _ = world.step(latent, torch.full((50,), 2))
+    torch.testing.assert_close(after, MountainCar().step(latent, torch.full((50,), 2))[0])
+    assert (world.state, world.action, world.limit) == (2, 3, 200) and float(reward.sum()) == -50
+    assert world.seen(latent).abs().max() < 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -24,6 +25,12 @@ from paperworks.control.transitions import Transitions
 from paperworks.core.errors import DataError, OptionError, TrainingDiverged
 
 SMALL: dict[str, Any] = {"hidden": (16, 16)}
+
+
+def small(learner: type[Learner], **more: Any) -> Any:
+    """An algorithm's options with small nets."""
+    widths = [field.name for field in dataclasses.fields(learner.options_class) if field.name.endswith("hidden")]
+    return learner.options_class(**dict.fromkeys(widths, (16, 16)), **more)
 
 
 def log_of(states: list[float], actions: list[float]) -> Log:
@@ -184,7 +191,7 @@ def test_iql_s_first_step_by_autograd_of_the_formulas() -> None:
 def test_seeds_side_by_side_are_seeds_alone(name: str, log: Transitions) -> None:
     learner = OFFLINE[name]
     run = lambda **more: train_offline(  # noqa: E731
-        learner, learner.options_class(**SMALL), log, bounds_of(log), ControlOptions(steps=30, batch_size=32, **more)
+        learner, small(learner), log, bounds_of(log), ControlOptions(steps=30, batch_size=32, **more)
     )
     together = run(seeds=3)
     for place in range(3):
@@ -197,17 +204,27 @@ def test_seeds_side_by_side_are_seeds_alone(name: str, log: Transitions) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("bc", 0.0), ("td3-bc", 1.5), ("cql", 1.5), ("iql", 1.5), ("awac", 1.5), ("prdc", 1.5)]
+    ("name", "least"),
+    [
+        ("bc", 0.0),
+        ("td3-bc", 1.5),
+        ("cql", 1.5),
+        ("iql", 1.5),
+        ("awac", 1.5),
+        ("prdc", 1.5),
+        ("a2pr", 1.5),
+        ("bcq", 1.0),
+    ],
 )
 def test_they_do_better_than_the_log(name: str, least: float, log: Transitions, point: str) -> None:
     """The log's policy errs widely about the right action: cloning its mean helps, learning from rewards does more."""
     learner = OFFLINE[name]
-    options = learner.options_class(**SMALL, gamma=0.9, learning_rate=3e-3)
+    options = small(learner, gamma=0.9, learning_rate=3e-3)
     control = ControlOptions(steps=600, batch_size=64, eval_every=600, seeds=2)
     result = train_offline(learner, options, log, spaces_of(point).bounds, control, environment=point)
     ((_, returns),) = result.evaluations
     assert min(returns) > log.returns().mean() + least, (returns, log.returns().mean())
-    assert roll_out(point, result.policies[0].act, 10, seed=0).returns.mean() == pytest.approx(returns[0])
+    assert roll_out(point, result.policies[0].acting(0), 10, seed=0).returns.mean() == pytest.approx(returns[0])
 
 
 def test_episodes_are_whole_and_of_the_seed_alone(point: str) -> None:
@@ -230,8 +247,6 @@ def test_logs_that_do_not_fit(log: Transitions, point: str) -> None:
     bounds = spaces_of(point).bounds
     with pytest.raises(DataError, match="fewer than a batch of 4096"):
         train_offline(TD3BC, TD3BCOptions(), log, bounds, ControlOptions(batch_size=4096))
-    import dataclasses
-
     outside = dataclasses.replace(log, actions=np.where(np.arange(len(log))[:, None] == 3, 5.0, log.actions))
     with pytest.raises(DataError, match="1 rows outside the bounds, the first is row 3"):
         train_offline(TD3BC, TD3BCOptions(), outside, bounds)

@@ -32,7 +32,7 @@ def log() -> Log:
 
 def learner(base: str = "iql", **options: Any) -> Any:
     kept = log()
-    return FamO2O(Shapes(3, 2), FamO2OOptions(base=base, hidden=(16, 16), **options), [0, 1], kept)  # type: ignore[arg-type]
+    return FamO2O(Shapes(3, 2), FamO2OOptions(base=base, hidden=(16, 16), **options), [0, 1], kept)  # type: ignore[abstract,arg-type]
 
 
 def batch() -> Batch:

@@ -44,6 +44,7 @@ VERBS: Mapping[str, Verb] = {
         "paperworks.cli.select_cmd",
         "choose training data: filters by reward, pairs of scored candidates, graded responses",
     ),
+    "collect": Verb("paperworks.cli.collect_cmd", "log an environment at several levels of quality"),
     "audit": Verb("paperworks.cli.audit_cmd", "what a log of transitions is good for"),
     "runs": Verb("paperworks.cli.runs_cmd", "what was run here"),
     "report": Verb("paperworks.cli.report_cmd", "the report of a run"),

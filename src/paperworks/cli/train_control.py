@@ -10,16 +10,20 @@ from typing import Any
 from paperworks.core.errors import OptionError, did_you_mean
 from paperworks.core.options import Parser, add_dataclass_arguments, given_options
 
-ALGORITHMS = ("bc", "td3-bc", "cql", "iql", "awac", "prdc")
+ALGORITHMS = ("bc", "td3-bc", "cql", "iql", "awac", "prdc", "a2pr", "bcq", "famo2o")
 """The names of `control.offline.OFFLINE`, known here without torch."""
+
+DISCRETE_ALGORITHMS = ("discrete-bc", "dqn", "qr-dqn", "rem", "bve", "mce", "discrete-bcq", "discrete-cql", "crr")
+"""Those of `control.discrete.DISCRETE`, for actions that are whole numbers."""
 
 
 def is_meant(argv: Sequence[str], config: Mapping[str, Any]) -> bool:
     """Whether a training command is of an algorithm for logs. Raises OptionError for an unknown one with --env."""
     name = argv[0] if argv and not argv[0].startswith("-") else config.get("algorithm")
-    is_known = name is not None and str(name).lower().replace("_", "-") in ALGORITHMS
+    known = (*ALGORITHMS, *DISCRETE_ALGORITHMS)
+    is_known = name is not None and str(name).lower().replace("_", "-") in known
     if not is_known and any(word == "--env" or word.startswith("--env=") for word in argv):
-        raise OptionError(f"train {name}: no algorithm for logs of that name{did_you_mean(str(name), ALGORITHMS)}")
+        raise OptionError(f"train {name}: no algorithm for logs of that name{did_you_mean(str(name), known)}")
     return is_known
 
 

@@ -15,14 +15,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from paperworks.control.distributions import TanhGaussian
 from paperworks.core.errors import ModelError
 
 ACTORS: dict[str, str] = {
     "perceptron": "paperworks.control.actors:PerceptronActor",
+    "bcq": "paperworks.control.offline.bcq:BCQActor",
+    "allowed": "paperworks.control.discrete.bcq:AllowedActor",
+    "family": "paperworks.control.offline.family:FamilyActor",
 }
 """Where the class of each kind lives; loaded when a policy of that kind is."""
 
-Output = Literal["tanh", "linear", "greedy", "sample"]
+Output = Literal["tanh", "tanh-gaussian", "linear", "greedy", "sample"]
 Activation = Literal["relu", "tanh", "selu"]
 
 
@@ -55,7 +59,11 @@ def built(kind: str, settings: Mapping[str, Any]) -> Actor:
 
 
 class PerceptronActor(Actor):
-    """A perceptron. `tanh` of its output, the output clipped to [-1, 1] (`linear`), its largest, or a sample of its softmax."""
+    """A perceptron, and what is made of its output.
+
+    `tanh` of it; a sample of a tanh-Gaussian (its mode without a generator); the output clipped to [-1, 1] (`linear`); the
+    place of its largest number (`greedy`); or a `sample` of its softmax.
+    """
 
     kind: ClassVar[str] = "perceptron"
 
@@ -94,6 +102,11 @@ class PerceptronActor(Actor):
         scores = self.scores(states)
         if self.output == "tanh":
             return scores.tanh()
+        if self.output == "tanh-gaussian":
+            policy = TanhGaussian(scores)
+            if draw is None:
+                return policy.mean.tanh()
+            return policy.sample(torch.randn(policy.mean.shape, generator=draw))[0]
         if self.output == "linear":
             return scores.clamp(-1, 1)
         if self.output == "greedy":

@@ -46,6 +46,7 @@ class Log:
         self.goes_on = tensor((~log.terminations).astype(np.float32))
         self.ends = tensor(log.ends)
         self.costs = None if log.costs is None else tensor(log.costs.astype(np.float32))
+        self.constraint = None if log.constraint is None else tensor(log.constraint.astype(np.float32))
         self.device = device
 
     @classmethod
@@ -82,7 +83,7 @@ class Log:
         return Batch(rows, states, actions, rewards, next_states, goes_on, costs)
 
 
-FIELDS = ("states", "actions", "rewards", "next_states", "goes_on", "ends", "costs")
+FIELDS = ("states", "actions", "rewards", "next_states", "goes_on", "ends", "costs", "constraint")
 
 
 class Draws:

@@ -28,6 +28,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "terminations": ("terminations", "terminals", "terminal", "dones", "done"),
     "truncations": ("truncations", "timeouts", "timeout", "truncated"),
     "costs": ("costs", "cost", "infos/cost"),
+    "constraint": ("constraint", "constraints", "infos/constraint"),
 }
 """What each array may be called, ours first."""
 
@@ -84,6 +85,7 @@ def from_arrays(arrays: Arrays, *, source: str = "", limit: int | None = None) -
             truncations,
             None if found["costs"] is None else _vector(found["costs"], "costs", source),
             source,
+            None if found["constraint"] is None else _vector(found["constraint"], "constraint", source),
         )
     )
     if whole.next_observations.shape != whole.observations.shape:

@@ -11,7 +11,7 @@ from typing import Any
 from paperworks.control.datasets import read_transitions
 from paperworks.control.environments import Spaces, spaces_of
 from paperworks.control.learner import LearnerOptions
-from paperworks.control.offline import OFFLINE, offline_learner
+from paperworks.control.offline import offline_learner
 from paperworks.control.report import write_report
 from paperworks.control.training import ControlOptions, ControlResult, bounds_of, train_offline
 from paperworks.control.transitions import Transitions
@@ -75,12 +75,14 @@ def control_job(
     spaces = None if job.env is None else spaces_of(job.env)
     _check_widths(log, spaces)
     shown.say(described(log))
+    for warning in offline_learner(job.algorithm).check(log, job.options):
+        shown.say(f"warning: {warning}")
     bounds = bounds_of(log) if spaces is None else spaces.bounds
     store = RunStore()
     started = store.start("train", job.algorithm, out, job.config(), job.training.seed, resume, overwrite=overwrite)
     with started as run:
         result = train_offline(
-            OFFLINE[job.algorithm], job.options, log, bounds, job.training,
+            offline_learner(job.algorithm), job.options, log, bounds, job.training,
             environment=job.env, folder=run.folder, resume=resume, device=pick_device(job.device),
             on_metrics=_Shown(job, run, shown),
         )  # fmt: skip

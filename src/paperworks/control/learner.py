@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from paperworks.control.actors import Actor, PerceptronActor
 from paperworks.control.batches import Batch, Draws, Log
 from paperworks.control.networks import Perceptrons
+from paperworks.control.transitions import Transitions
 from paperworks.core.options import check_ranges, option
 
 
@@ -57,6 +58,11 @@ class Learner(nn.Module, ABC):
         self._varied: dict[str, Tensor] = {}
         self._optimiser: torch.optim.Adam | None = None
 
+    @classmethod
+    def check(cls, log: Transitions, options: LearnerOptions) -> Sequence[str]:
+        """What a user should know of a log before learning from it. Raises DataError where it cannot be learned from."""
+        return ()
+
     @abstractmethod
     def update(self, batch: Batch, draws: Draws, step: int) -> Mapping[str, Float[Tensor, " seeds"]]:
         """Take step `step` (from 0) and return numbers to log, one a seed, without gradient."""
@@ -78,6 +84,10 @@ class Learner(nn.Module, ABC):
         width = self.shapes.action
         *inner, (weight, bias) = [(w.cpu(), b.cpu()) for w, b in self.acting().net(place)]
         return PerceptronActor([*inner, (weight[:, :width].contiguous(), bias[:width].contiguous())])
+
+    def behaviour_of(self, place: int) -> Actor:
+        """What collects data as that seed's policy: with the randomness that the policy has."""
+        return self.actor_of(place)
 
     @torch.no_grad()
     def explore(

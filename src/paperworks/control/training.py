@@ -95,6 +95,7 @@ class _Run:
     ) -> None:
         discrete = learner.is_discrete
         check_log(log, bounds, control.batch_size, discrete=discrete, method=learner.name)
+        learner.check(log, options)
         log = log.best_episodes(getattr(options, "best", 1.0))
         width = log.observations.shape[1]
         self.normaliser = Normaliser.of(log.observations) if control.normalise else Normaliser.none(width)
@@ -104,7 +105,7 @@ class _Run:
         inward = Transitions(
             log.observations, inward_actions(log, bounds),
             log.rewards * control.reward_scale + control.reward_shift,
-            log.next_observations, log.terminations, log.truncations, log.costs,
+            log.next_observations, log.terminations, log.truncations, log.costs, constraint=log.constraint,
         )  # fmt: skip
         self.log = Log(inward, self.normaliser.mean, self.normaliser.deviation, device)
         shapes = Shapes(width, bounds.width)
@@ -147,13 +148,15 @@ class _Run:
 
     def _evaluate(self, done: int) -> None:
         assert self.environment is not None
-        means = []
+        means, costs = list[float](), list[float]()
         for seed, policy in zip(self.seeds, self.policies(), strict=True):
             episodes = roll_out(self.environment, policy.acting(seed), self.control.eval_episodes, seed=seed)
             means.append(float(episodes.returns.mean()))
+            if episodes.costs is not None:
+                costs.append(float(episodes.costs.mean()))
         self.evaluations.append((done, means))
         if self.on_metrics is not None:
-            self.on_metrics(done, {"return": means})
+            self.on_metrics(done, {"return": means, **({"cost": costs} if costs else {})})
 
     def _start(self) -> int:
         if not self.resume or self.folder is None:

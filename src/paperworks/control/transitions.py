@@ -32,6 +32,7 @@ class Transitions:
     truncations: Bool[ndarray, " n"]
     costs: Float[ndarray, " n"] | None = None
     source: str = ""
+    constraint: Float[ndarray, " n"] | None = None  # signed: above 0 is a violation
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -85,7 +86,9 @@ class Transitions:
         return self.take(rows)
 
 
-ARRAYS = ("observations", "actions", "rewards", "next_observations", "terminations", "truncations", "costs")
+ARRAYS = (
+    "observations", "actions", "rewards", "next_observations", "terminations", "truncations", "costs", "constraint"
+)  # fmt: skip
 
 
 def checked(found: Transitions) -> Transitions:

@@ -10,15 +10,14 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from paperworks.control.distributions import gaussian_log_prob
 from paperworks.control.networks import Perceptrons
-
-Actions = Float[Tensor, "*shape action"] | Int[Tensor, "*shape"]
 
 
 class FlatPerceptrons:
@@ -61,6 +60,8 @@ class FlatPerceptrons:
 class Policies(ABC):
     """pi(a|s) of many nets. `count` numbers make one of them; everything else is a pure function of its rows."""
 
+    is_discrete: ClassVar[bool]
+
     def __init__(self, state: int, action: int, hidden: Sequence[int], free: int) -> None:
         """`free` numbers of a row stand behind those of its perceptron."""
         self.action = action
@@ -73,7 +74,7 @@ class Policies(ABC):
 
     @abstractmethod
     def sample(self, parameters: Tensor, states: Float[Tensor, "nets rows state"], noise: Tensor) -> Tensor:
-        """Actions [nets, rows, ...] from noise of `noise_shape` a row."""
+        """Actions [nets, rows, ...] from standard normal noise [nets, rows, action]."""
 
     @abstractmethod
     def likeliest(self, parameters: Tensor, states: Float[Tensor, "nets rows state"]) -> Tensor:
@@ -122,7 +123,7 @@ class Policies(ABC):
 class GaussianPolicies(Policies):
     """Normal actions: the perceptron's output is the mean, the log-deviations are free numbers that know no state."""
 
-    is_discrete = False
+    is_discrete: ClassVar[bool] = False
 
     def __init__(self, state: int, action: int, hidden: Sequence[int], *, deviation: float = 1.0) -> None:
         super().__init__(state, action, hidden, free=action)
@@ -135,9 +136,6 @@ class GaussianPolicies(Policies):
     def log_std(self, parameters: Float[Tensor, "nets parameters"]) -> Float[Tensor, "nets 1 action"]:
         """log of the deviation of every dimension."""
         return parameters[:, self.nets.count :].unsqueeze(1)
-
-    def noise_shape(self) -> tuple[int, ...]:
-        return (self.action,)
 
     def sample(self, parameters: Tensor, states: Float[Tensor, "nets rows state"], noise: Tensor) -> Tensor:
         return self.nets(parameters, states) + self.log_std(parameters).exp() * noise
@@ -164,7 +162,7 @@ class GaussianPolicies(Policies):
 class CategoricalPolicies(Policies):
     """Whole-numbered actions: the perceptron's outputs are logits."""
 
-    is_discrete = True
+    is_discrete: ClassVar[bool] = True
 
     def __init__(self, state: int, action: int, hidden: Sequence[int]) -> None:
         super().__init__(state, action, hidden, free=0)
@@ -172,15 +170,12 @@ class CategoricalPolicies(Policies):
     def start(self, seeds: Sequence[int], name: str, *, copies: int = 1) -> Float[Tensor, "nets parameters"]:
         return self.nets.start(seeds, name, copies=copies)
 
-    def noise_shape(self) -> tuple[int, ...]:
-        return (self.action,)
-
     def probabilities(self, parameters: Tensor, states: Float[Tensor, "nets rows state"]) -> Tensor:
         """pi(.|s), [nets, rows, action]."""
         return self.nets(parameters, states).softmax(-1)
 
     def sample(self, parameters: Tensor, states: Float[Tensor, "nets rows state"], noise: Tensor) -> Tensor:
-        """`noise` is standard normal; its distribution function makes it uniform, and that a Gumbel's."""
+        """Normal noise through its distribution function is uniform, and from that a Gumbel's."""
         uniform = torch.special.ndtr(noise).clamp(1e-7, 1 - 1e-7)
         return (self.nets(parameters, states) - (-uniform.log()).log()).argmax(-1)
 

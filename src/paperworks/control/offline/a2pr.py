@@ -38,7 +38,8 @@ class A2PROptions(TD3BCOptions):
     vae_weight: float = option(1.0, "weight in the VAE's reconstruction of a row that is learned from", low=0)
     adv_threshold: float = option(0.0, "advantage above which the VAE learns from a row; -inf: from every row")
     candidate: Literal["encode_policy", "prior", "none"] = option(
-        "encode_policy", "the VAE's proposal: of the policy's action encoded, of the prior, or none (logged actions only)"
+        "encode_policy",
+        "the VAE's proposal: of the policy's action encoded, of the prior, or none (logged actions only)",
     )
     detach_guide: bool = option(False, "no gradient of the actor through the proposal")
     gate: bool = option(True, "no pull where neither action reaches the state's value; off: a pull everywhere")

@@ -63,5 +63,12 @@ class AWAC(Learner):
             "critic": critic_loss.detach(), "actor": actor_loss.detach(), "q": q.mean(1), "advantage": advantage.mean(1)
         }  # fmt: skip
 
+    @torch.no_grad()
+    def explore(
+        self, states: Float[Tensor, "seeds rows state"], draws: Draws, step: int
+    ) -> Float[Tensor, "seeds rows action"]:
+        noise = draws.normal("explore", step, states.shape[1], self.shapes.action)
+        return TanhGaussian(self.actor(states)).sample(noise)[0]
+
     def acting(self) -> Perceptrons:
         return self.actor

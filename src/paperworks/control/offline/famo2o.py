@@ -116,8 +116,8 @@ class FamO2O(Learner):
         """The balance that each row trains: uniform on the log, drawn from the balance model online."""
         rows = batch.rewards.shape[1]
         if not self.is_online:
-            return self.family.betas.of(2 * draws.uniform("beta", step, rows) - 1)
-        return self.family.betas.of(self.family.draw_x(batch.states, draws.normal("beta", step, rows, 1))[0])
+            return self.family.betas.of(2 * draws.uniform("uniform beta", step, rows) - 1)
+        return self.family.betas.of(self.family.draw_x(batch.states, draws.normal("drawn beta", step, rows, 1))[0])
 
     def balance_loss(
         self, batch: Batch, noise: Float[Tensor, "seeds rows one"], action_noise: Float[Tensor, "seeds rows action"]

@@ -76,5 +76,12 @@ class IQL(Learner):
             "q": known.mean(1), "advantage": advantage.detach().mean(1),
         }  # fmt: skip
 
+    @torch.no_grad()
+    def explore(
+        self, states: Float[Tensor, "seeds rows state"], draws: Draws, step: int
+    ) -> Float[Tensor, "seeds rows action"]:
+        noise = draws.normal("explore", step, states.shape[1], self.shapes.action)
+        return (self.actor(states).tanh() + self.log_std.clamp(*LOG_STD).exp() * noise).clamp(-1, 1)
+
     def acting(self) -> Perceptrons:
         return self.actor

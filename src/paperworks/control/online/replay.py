@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from paperworks.control.batches import FIELDS, Log
+from paperworks.control.batches import Log
 from paperworks.control.learner import Shapes
 from paperworks.core.errors import RunError
 
@@ -25,7 +25,8 @@ class Replay(Log):
         discrete: bool = False,
     ) -> None:
         """`capacity` counts the rows of `start` too."""
-        self.device, self.costs, self._filled = device, None, 0
+        self.device, self._filled = device, 0
+        self.costs = self.constraint = None
         numbers = torch.zeros(seeds, capacity, device=device)
         self.states, self.next_states = (torch.zeros(seeds, capacity, shapes.state, device=device) for _ in range(2))
         self.actions = numbers.long() if discrete else torch.zeros(seeds, capacity, shapes.action, device=device)
@@ -68,4 +69,4 @@ class Replay(Log):
         self._filled = since + count
 
 
-_LIVED = tuple(name for name in FIELDS if name != "costs")
+_LIVED = ("states", "actions", "rewards", "next_states", "goes_on", "ends")

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from paperworks.control.actors import Actor, PerceptronActor
 from paperworks.control.batches import Batch, Draws, Log
 from paperworks.control.distributions import TanhGaussian
 from paperworks.control.learner import Learner, LearnerOptions, Shapes
@@ -79,6 +80,9 @@ class SAC(Learner):
     ) -> Float[Tensor, "seeds rows action"]:
         noise = draws.normal("explore", step, states.shape[1], self.shapes.action)
         return TanhGaussian(self.actor(states)).sample(noise)[0]
+
+    def behaviour_of(self, place: int) -> Actor:
+        return PerceptronActor([(w.cpu(), b.cpu()) for w, b in self.actor.net(place)], "tanh-gaussian")
 
     def acting(self) -> Perceptrons:
         return self.actor

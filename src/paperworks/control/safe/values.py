@@ -58,13 +58,13 @@ class SafeValues(nn.Module):
         self,
         states: Float[Tensor, "seeds rows state"],
         actions: Float[Tensor, "seeds rows action"],
-        taus: Mapping[Kind, float],
+        tau_r: float,
+        tau_h: float,
     ) -> Float[Tensor, "seeds kinds"]:
         """Expectile losses of known Q - V: the weight tau is on errors above 0 for rewards, below 0 for violations."""
         error = self.known(states, actions) - self.value(states)
         losses = [
-            expectile_loss(error[:, at], taus[kind] if kind == "reward" else 1 - taus[kind])
-            for at, kind in enumerate(self.kinds)
+            expectile_loss(error[:, at], tau_r if kind == "reward" else 1 - tau_h) for at, kind in enumerate(self.kinds)
         ]
         return torch.stack(losses, 1).mean(-1)
 

@@ -143,11 +143,42 @@ def world_of(name: str) -> World:
     raise OptionError(f"unknown world {name!r}{did_you_mean(name, WORLDS)}")
 
 
-def unit_of(name: str) -> tuple[Tensor, Tensor]:
-    """(middle, spread) of each number that a world shows, by which networks see it near [-1, 1]."""
-    if name == "cartpole":
-        return torch.zeros(4), torch.tensor([1.0, 1.0, 0.1, 1.0])
-    if name == "mountain-car":
-        return torch.tensor([-0.5, 0.0]), torch.tensor([0.4, 0.03])
-    width = world_of(name).state
-    return torch.zeros(width), torch.ones(width)
+@dataclass(frozen=True)
+class Scaled:
+    """A world that shows (numbers - middle) / spread, near [-1, 1], as networks like it."""
+
+    world: World
+    middle: tuple[float, ...]
+    spread: tuple[float, ...]
+
+    @classmethod
+    def named(cls, name: str) -> Scaled:
+        """The world of that name in its own scale. Raises OptionError for an unknown one."""
+        world = world_of(name)
+        scales: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+            "cartpole": ((0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 0.1, 1.0)),
+            "mountain-car": ((-0.5, 0.0), (0.4, 0.03)),
+        }
+        middle, spread = scales.get(name, ((0.0,) * world.state, (1.0,) * world.state))
+        return cls(world, middle, spread)
+
+    @property
+    def state(self) -> int:
+        return self.world.state
+
+    @property
+    def action(self) -> int:
+        return self.world.action
+
+    @property
+    def limit(self) -> int:
+        return self.world.limit
+
+    def start(self, shape: tuple[int, ...], draw: torch.Generator) -> Float[Tensor, "*shape latent"]:
+        return self.world.start(shape, draw)
+
+    def seen(self, latent: Float[Tensor, "*shape latent"]) -> Float[Tensor, "*shape state"]:
+        return (self.world.seen(latent) - torch.tensor(self.middle)) / torch.tensor(self.spread)
+
+    def step(self, latent: Float[Tensor, "*shape latent"], action: Tensor) -> Stepped:
+        return self.world.step(latent, action)
