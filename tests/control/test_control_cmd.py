@@ -86,9 +86,42 @@ def test_a_killed_run_resumes_to_the_same_policy(
     assert code == 2 and "was started with" in err
 
 
+def test_logs_are_collected_and_trained_on(command: Callable[..., Outcome], point: str) -> None:
+    """And a collection that is asked for again, or for more levels, goes on."""
+    quick = ("--steps", "90", "--warm-up", "30", "--hidden", "8,8", "--batch-size", "16", "--eval-episodes", "2")
+    code, out, err = command("collect", point, *quick, "--transitions", "60", "--out", "logs", "--policy", "random")
+    assert code == 0 and "random " in out and "next  paperworks train td3-bc --data logs/datasets/random" in out, err
+    code, out, err = command(
+        "collect",
+        point,
+        *quick,
+        "--transitions",
+        "60",
+        "--out",
+        "logs",
+        "--policy",
+        "random,replay",
+        "--resume",
+        "--json",
+    )
+    assert code in (0, 2), err
+    if code == 2:  # so few steps may teach nothing
+        assert "more --steps" in err
+    words = ("train", "bc", "--collect", point, "--policy", "random", "--collect-transitions", "80", *QUICK)
+    code, out, err = command(*words, "--out", "run")
+    assert code == 0 and "80 transitions" in err, err
+    assert f"--env {point}" in out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("collect",), "name an environment"),
+        (("collect", "Pendulm-v1"), "Pendulum"),
+        (("collect", "Pendulum-v1", "--policy", "rndom"), "did you mean 'random'"),
+        (("collect", "Pendulum-v1", "--resume"), "--out DIR"),
+        (("train", "td3-bc", "--collect", "Pendulum-v1", "--data", "log.npz"), "give one of them"),
+        (("train", "td3-bc", "--collect", "Pendulum-v1", "--policy", "best"), "unknown level 'best'"),
         (("train", "td3-bc"), "give the log, --data LOG"),
         (("train", "td3-bc", "--data", "none.npz"), "none.npz: no such file"),
         (("train", "td3-bc", "--data", "log.npz", "--env", "Pendulum-v1"), "Pendulum-v1 shows 3"),

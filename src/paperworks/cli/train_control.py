@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paperworks.core.errors import OptionError, did_you_mean
 from paperworks.core.options import Parser, add_dataclass_arguments, given_options
+
+if TYPE_CHECKING:
+    from paperworks.control.job import ControlJob
+    from paperworks.core.progress import Progress
 
 ALGORITHMS = ("bc", "td3-bc", "cql", "iql", "awac", "prdc", "a2pr", "bcq", "famo2o")
 """The names of `control.offline.OFFLINE`, known here without torch."""
@@ -51,6 +56,14 @@ def _parser(learner: Any) -> Parser:
         help="an .npz, .hdf5 or .parquet file with observations, actions, rewards, terminations, truncations (D4RL's names "
         "too), or a Minari data set by id or folder",
     )
+    data.add_argument(
+        "--collect", metavar="ENV", help="in place of --data: train a behaviour policy in ENV here, once, and log it"
+    )
+    data.add_argument(
+        "--policy", metavar="LEVEL", help="of the log collected: random, medium, replay, expert, medium-expert, mixed"
+    )
+    data.add_argument("--collect-steps", type=int, metavar="N", help="of the behaviour policy (default 100000)")
+    data.add_argument("--collect-transitions", type=int, metavar="N", help="of the log collected (default 100000)")
     data.add_argument("--limit", type=int, metavar="N", help="only the first N transitions")
     data.add_argument(
         "--env", metavar="ID", help="a gymnasium environment: its bounds are checked, policies are rolled out"
@@ -87,11 +100,18 @@ def run(args: argparse.Namespace) -> int:
     from paperworks.core.files import json_value
     from paperworks.core.progress import Progress
 
-    job = control_job_from_config(job_values(args))
+    values = job_values(args)
+    if args.collect is not None:
+        if values.get("data"):
+            raise OptionError("--collect stands in place of --data: give one of them")
+        values |= {"data": "collected", "env": values.get("env") or args.collect}
+    job = control_job_from_config(values)
     out = args.out or (str(Path(args.config).parent) if args.resume and args.config else None)
     if args.resume and out is None:
         raise OptionError("--resume needs the folder of the run: --out DIR")
     with Progress(quiet=args.quiet) as progress:
+        if args.collect is not None:
+            job = _on_collected(job, args, progress)
         result, folder = control_job(job, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
     if args.json:
         found = {"folder": str(folder), "evaluations": result.evaluations, "final": result.final}
@@ -102,3 +122,13 @@ def run(args: argparse.Namespace) -> int:
     print(f"\npolicy  {shown}/{policy}\nreport  {shown}/report.html")
     print(f"next    paperworks evaluate policy --model {shown}/{policy.split()[0]} --env {job.env or 'ID'}")
     return 0
+
+
+def _on_collected(job: ControlJob, args: argparse.Namespace, progress: Progress) -> ControlJob:
+    """The job on a log that is collected first, if it is not there yet."""
+    from paperworks.control.collection import CollectOptions
+    from paperworks.control.collection_job import log_for
+
+    asked = {"steps": args.collect_steps, "transitions": args.collect_transitions}
+    options = CollectOptions(**{name: value for name, value in asked.items() if value is not None})
+    return dataclasses.replace(job, data=log_for(args.collect, args.policy or "medium", options, progress))

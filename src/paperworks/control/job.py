@@ -45,7 +45,9 @@ def control_job_from_config(values: Mapping[str, Any]) -> ControlJob:
     rest = {name: value for name, value in values.items() if value is not None}
     for name in ("algorithm", "data"):
         if name not in rest:
-            raise OptionError(f"train: no {name}" + (": give the log, --data LOG" if name == "data" else ""))
+            raise OptionError(
+                f"train: no {name}" + (": give the log, --data LOG, or --collect ENV" if name == "data" else "")
+            )
     name = str(rest.pop("algorithm"))
     options = build(offline_learner(name).options_class, rest.pop("options", {}), what=name)
     training = build(ControlOptions, rest.pop("training", {}), what="training")

@@ -19,6 +19,7 @@ Search = Literal["auto", "tree", "matrix"]
 
 MOST_TREE_DIMENSIONS = 20
 CHUNK_ROWS = 1 << 16
+MANY_POINTS = 512  # fewer are found sooner than threads start
 SPARE = 8  # candidates kept beyond k: squared distances by products are rounded, and are computed again
 
 
@@ -45,7 +46,8 @@ class NearestRows:
     def _by_tree(self, points: Tensor, k: int) -> Tensor:
         asked = points.double().cpu().numpy()
         more = min(k + 1, len(self._rows))
-        distance, found = self._tree.query(asked, k=more, workers=cores())
+        workers = cores() if len(asked) >= MANY_POINTS else 1
+        distance, found = self._tree.query(asked, k=more, workers=workers)
         distance, found = distance.reshape(len(asked), -1), found.reshape(len(asked), -1)
         for at in np.flatnonzero((np.diff(distance) == 0).any(1)):  # ties: all rows as near, lowest numbers first
             within = self._tree.query_ball_point(asked[at], distance[at, k - 1] * (1 + 1e-12))

@@ -71,13 +71,12 @@ class Goals:
 
 
 @dataclass(frozen=True)
-class Barrier:
-    """How strongly the held objectives are held."""
+class Hold:
+    """How the held objectives are held."""
 
-    limits: Limits
-    t: float = 20.0
+    beta: float = 0.9  # share of the present return that is kept
+    t: float = 20.0  # how sharply: the barrier is -(1/t) log(slack)
     form: BarrierForm = "formula"
-    beta: float = 0.9  # of the official form, which has no limits
 
 
 class Chance:
@@ -237,9 +236,10 @@ def learn(
     options: PPOOptions,
     rates: Float[Tensor, " nets"],
     chance: Chance,
-    held: Barrier | None = None,
+    limits: Limits | None = None,
+    hold: Hold = Hold(),
 ) -> None:
-    """`epochs` passes over a roll-out, each policy in its own minibatches."""
+    """`epochs` passes over a roll-out, each policy in its own minibatches; without `limits` nothing is held."""
     weighted = (batch.advantages * goals.weights[:, None]).sum(-1)
     weighted = (weighted - weighted.mean(1, keepdim=True)) / (weighted.std(1, keepdim=True, correction=0) + 1e-5)
     centred = batch.advantages - batch.advantages.mean(1, keepdim=True)
@@ -248,7 +248,7 @@ def learn(
     for _ in range(options.epochs):
         order = chance.uniform(rows).argsort(1)
         for part in order.split(size, 1):
-            loss = _loss_of(policies, batch, goals, options, part, weighted, centred, held)
+            loss = _loss_of(policies, batch, goals, options, part, weighted, centred, limits, hold)
             parameters = policies.rows["parameters"].requires_grad_()
             (gradient,) = torch.autograd.grad(loss(Nets(policies.shape, parameters)).sum(), [parameters])
             policies.rows["parameters"] = parameters.detach()
@@ -263,7 +263,8 @@ def _loss_of(
     part: Int[Tensor, "nets some"],
     weighted: Tensor,
     centred: Tensor,
-    held: Barrier | None,
+    limits: Limits | None,
+    hold: Hold,
 ) -> Callable[[Nets], Tensor]:
     def rows(values: Tensor) -> Tensor:
         index = part if values.dim() == 2 else part[..., None].expand(-1, -1, values.shape[-1])
@@ -277,24 +278,25 @@ def _loss_of(
         policy = -torch.minimum(ratio * advantage, clipped * advantage).mean(1)
         value = 0.5 * (nets.critic(states) - rows(batch.targets)).square().mean((1, 2))
         total = policy + options.value_weight * value - options.entropy * nets.entropy(output)
-        if held is None:
+        if limits is None:
             return total
-        if held.form == "official":
+        if hold.form == "official":
             mean = rows(batch.targets).mean(1)
-            return total + official_loss(clipped, mean, goals.weights.argmax(1), held.beta, held.t)
+            official = official_loss(clipped, mean, goals.weights.argmax(1), hold.beta, hold.t)
+            return total + torch.where(goals.held.any(1), official, 0.0)
         expected = expected_returns(batch.returns, clipped, rows(centred), batch.horizon)
-        return total + held.limits.loss(expected, held.t)
+        return total + limits.loss(expected, hold.t)
 
     return loss
 
 
 @torch.no_grad()
 def evaluate(
-    policies: Policies, environments: Environments, seeds: Sequence[int], gamma: float
+    policies: Policies, environments: Environments, seeds: Sequence[Sequence[int]], gamma: float
 ) -> tuple[Float[Tensor, "nets objectives"], Float[Tensor, " nets"]]:
-    """Mean discounted returns of each policy's likeliest actions over an episode a seed, and the steps that took."""
-    count, episodes = len(policies), len(seeds)
-    states = environments.reset([seed for _ in range(count) for seed in seeds]).view(count, episodes, -1)
+    """Mean discounted returns of each policy's likeliest actions over an episode a seed (each has its own), and their steps."""
+    count, episodes = len(policies), len(seeds[0])
+    states = environments.reset([seed for own in seeds for seed in own]).view(count, episodes, -1)
     nets, discount = policies.nets(), 1.0
     returns = torch.zeros(count, episodes, environments.spaces.objectives, dtype=torch.float64)
     steps, alive = torch.zeros(count), torch.ones(count, episodes, dtype=torch.bool)

@@ -45,7 +45,10 @@ class RunSize:
     warm_up: int = 250  # steps before the first gradient step
     evaluations: int = 10
     episodes: int = 10  # an evaluation
-    options: OnlineDQNOptions = OnlineDQNOptions(hidden=(64, 64), learning_rate=1e-3)
+    epsilon_steps: int = 1000  # in which exploration falls to 0.01
+    learning_rate: float = 1e-3
+    gamma: float = 0.95
+    last_epsilon: float = 0.01
 
     @property
     def transitions(self) -> int:
@@ -121,7 +124,8 @@ def run_online(world: World, size: RunSize, seed: int) -> tuple[OnlineDQN, Trans
     """(the learner at the end, all that it saw, the best mean return of its greedy policy on the way)."""
     shapes = Shapes(world.state, world.action)
     replay = Replay(shapes, size.lanes, size.steps, torch.device("cpu"), discrete=True)
-    learner = OnlineDQN(shapes, size.options, [seed], replay)
+    options = OnlineDQNOptions(hidden=(64, 64), learning_rate=size.learning_rate, epsilon_steps=size.epsilon_steps, gamma=size.gamma, last_epsilon=size.last_epsilon)
+    learner = OnlineDQN(shapes, options, [seed], replay)
     draws = Draws([seed], size.batch_size, size.transitions, replay.device)
     starts = torch_generator(seed, "starts")
     latent, age = world.start((size.lanes,), starts), torch.zeros(size.lanes)
@@ -158,7 +162,7 @@ def joined(first: Transitions, second: Transitions, count: int) -> Transitions:
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _arrays(first)}
     for last in (count - 1, len(first) - 1):
         arrays["truncations"][last] |= not arrays["terminations"][last]
-    return dataclasses.replace(first, **arrays)
+    return Transitions(**arrays)
 
 
 def _lived(replay: Replay, draws: Draws, number: int, size: RunSize) -> Batch:

@@ -91,7 +91,7 @@ class KeyDoor:
     goal: tuple[int, int]
     state: int = 2 * SIDE + 1
     action: int = 4
-    limit: int = 100
+    limit: int = 200
 
     @classmethod
     def generated(cls, seed: int) -> KeyDoor:
