@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from paperworks.cli.train_cmd import relative
     from paperworks.control.collection import CollectOptions, levels_of
     from paperworks.control.collection_job import collection_job
+    from paperworks.control.environments import spaces_of
+    from paperworks.control.policy import DiscreteActions
     from paperworks.core.progress import Progress
 
     if args.env is None:
@@ -60,5 +62,6 @@ def run(args: argparse.Namespace) -> int:
             f"{each['return_mean']:.4g} ({each['return_low']:.4g} to {each['return_high']:.4g})"
         )
     print(f"\nlogs  {relative(folder)}/datasets")
-    print(f"next  paperworks train td3-bc --data {relative(folder)}/datasets/{logs[-1]['level']} --env {args.env}")
+    method = "discrete-cql" if isinstance(spaces_of(args.env).bounds, DiscreteActions) else "td3-bc"
+    print(f"next  paperworks train {method} --data {relative(folder)}/datasets/{logs[-1]['level']} --env {args.env}")
     return 0

@@ -19,6 +19,7 @@ import torch
 from paperworks.control.environments import Spaces, random_returns, spaces_of
 from paperworks.control.learner import Learner, LearnerOptions, Shapes
 from paperworks.control.minari_sets import write_minari
+from paperworks.control.online.dqn import OnlineDQN, OnlineDQNOptions
 from paperworks.control.online.lanes import Lanes
 from paperworks.control.online.loop import Around, OnlineOptions, train_online
 from paperworks.control.online.replay import Replay
@@ -229,9 +230,7 @@ def _learner(spaces: Spaces, options: CollectOptions) -> Learner:
     kind: type[Learner] = SAC
     own: type[LearnerOptions] = SACOptions
     if isinstance(spaces.bounds, DiscreteActions):
-        from paperworks.control.online.dqn import DQN
-
-        kind, own = DQN, DQN.options_class
+        kind, own = OnlineDQN, OnlineDQNOptions
     settings = own(hidden=options.hidden, learning_rate=options.learning_rate, gamma=options.gamma)
     nothing = Replay(shapes, 1, 1, torch.device("cpu"))
     return kind(shapes, settings, [options.seed], nothing)

@@ -127,9 +127,9 @@ def _survives(
 # -------------------------------------------------------------------------------------------------------- who made the log
 
 
-def steering(latent: Float[Tensor, "*shape latent"]) -> Float[Tensor, "*shape action"]:
-    """A driver who heads for the goal and turns away from hazards near its course, braking the nearer they are."""
-    x, y, v, theta = latent.unbind(-1)
+def steering(states: Float[Tensor, "*shape state"]) -> Float[Tensor, "*shape action"]:
+    """A driver who sees what policies do, heads for the goal and turns away from hazards near its course, braking the nearer they are."""
+    x, y, v, theta = (*states[..., :3].unbind(-1), torch.atan2(states[..., 4], states[..., 3]))
     to_x, to_y = GOAL[0] - x, GOAL[1] - y
     length = torch.hypot(to_x, to_y).clamp(min=STILL)
     pull_x, pull_y = to_x / length, to_y / length
