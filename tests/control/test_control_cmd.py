@@ -88,8 +88,20 @@ def test_a_killed_run_resumes_to_the_same_policy(
 
 def test_logs_are_collected_and_trained_on(command: Callable[..., Outcome], point: str) -> None:
     """And a collection that is asked for more levels goes on."""
-    words: tuple[object, ...] = ("collect", point, "--steps", 300, "--warm-up", 50, "--hidden", "16,16", "--learning-rate", "0.003")
-    words += ("--batch-size", 32, "--eval-episodes", 2, "--transitions", 60, "--out", "logs", "--policy")
+    words: tuple[object, ...] = ("collect", point, "--steps", 300, "--warm-up", 50, "--hidden", "16,16")
+    words += (
+        "--learning-rate",
+        "0.003",
+        "--batch-size",
+        32,
+        "--eval-episodes",
+        2,
+        "--transitions",
+        60,
+        "--out",
+        "logs",
+        "--policy",
+    )
     code, out, err = command(*words, "random")
     assert code == 0 and "random " in out and "next  paperworks train td3-bc --data logs/datasets/random" in out, err
     code, out, err = command(*words, "expert,random", "--resume", "--json")

@@ -69,6 +69,11 @@ class Streams:
         """Numbers have the type and device of `like`."""
         self._seeds, self._iteration, self._like = tuple(seeds), iteration, like
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the numbers."""
+        return self._like.dtype
+
     def normal(self, name: str, *shape: int) -> Float[Tensor, "seeds ..."]:
         """Standard normal numbers of this shape a seed."""
         drawn = [torch.randn(shape, generator=self._draw(seed, name), dtype=self._like.dtype) for seed in self._seeds]

@@ -33,13 +33,16 @@ class Comblock:
     noise: float = 0.1  # deviation of what is added to the one-hot code
     lure: float = 0.1  # what leaving the good states pays, half of the time
     lure_at: Literal["leaving", "end"] = "leaving"  # as the paper defines it, or as its release pays it
+    blind: bool = False  # what is seen does not tell latent states apart: no function of it is complete
 
     @classmethod
-    def drawn(cls, horizon: int, seeds: Sequence[int], **options: object) -> Comblock:
-        """A lock a seed."""
+    def drawn(cls, horizon: int, seeds: Sequence[int], *, twin: bool = False, blind: bool = False) -> Comblock:
+        """A lock a seed. In a `twin` lock the right action of a step is the same in both good states."""
         shape = (horizon, 2)
-        correct = [torch.randint(LATENT_ACTIONS, shape, generator=torch_generator(seed, "lock")) for seed in seeds]
-        return cls(torch.stack(correct), **options)  # type: ignore[arg-type]
+        correct = torch.stack(
+            [torch.randint(LATENT_ACTIONS, shape, generator=torch_generator(seed, "lock")) for seed in seeds]
+        )
+        return cls(correct[..., :1].expand_as(correct) if twin else correct, blind=blind)
 
     @property
     def horizon(self) -> int:
@@ -59,7 +62,8 @@ class Comblock:
     ) -> Float[Tensor, "locks episodes state"]:
         """What is seen of these latent states at a step (from 0; the horizon itself is what is seen behind the last)."""
         code = torch.zeros(*latent.shape, self.horizon + 3)
-        code.scatter_(-1, latent.unsqueeze(-1), 1.0)
+        if not self.blind:
+            code.scatter_(-1, latent.unsqueeze(-1), 1.0)
         if step < self.horizon:
             code[..., 3 + step] = 1.0
         noise = [torch.randn(*code.shape[1:], generator=draw) for draw in draws]

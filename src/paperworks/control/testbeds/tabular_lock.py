@@ -1,7 +1,6 @@
 """The combination lock in tables: discrete actions, latent states that are seen; logs and fresh episodes as counts.
 
-A state's number is 3 x step + latent state. `twin` locks have the same right action in both good states of a step, so that a
-policy which cannot tell latent states apart can still open them.
+A state's number is 3 x step + latent state.
 """
 
 from __future__ import annotations
@@ -39,9 +38,7 @@ class TabularLock:
     @classmethod
     def drawn(cls, horizon: int, seeds: Sequence[int], *, twin: bool = False) -> TabularLock:
         """A lock a seed."""
-        lock = Comblock.drawn(horizon, seeds)
-        correct = lock.correct[..., :1].expand_as(lock.correct) if twin else lock.correct
-        return cls(Comblock(correct), tuple(seeds))
+        return cls(Comblock.drawn(horizon, seeds, twin=twin), tuple(seeds))
 
     @property
     def states(self) -> int:
