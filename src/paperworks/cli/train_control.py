@@ -21,11 +21,14 @@ ALGORITHMS = ("bc", "td3-bc", "cql", "iql", "awac", "prdc", "a2pr", "bcq", "famo
 DISCRETE_ALGORITHMS = ("discrete-bc", "dqn", "qr-dqn", "rem", "bve", "mce", "discrete-bcq", "discrete-cql", "crr")
 """Those of `control.discrete.DISCRETE`, for actions that are whole numbers."""
 
+SAFE_ALGORITHMS = ("fisor", "cql-lagrangian", "iql-lagrangian", "bcq-lagrangian")
+"""Those of `control.safe.SAFE`, for logs with costs or a constraint."""
+
 
 def is_meant(argv: Sequence[str], config: Mapping[str, Any]) -> bool:
     """Whether a training command is of an algorithm for logs. Raises OptionError for an unknown one with --env."""
     name = argv[0] if argv and not argv[0].startswith("-") else config.get("algorithm")
-    known = (*ALGORITHMS, *DISCRETE_ALGORITHMS)
+    known = (*ALGORITHMS, *DISCRETE_ALGORITHMS, *SAFE_ALGORITHMS)
     is_known = name is not None and str(name).lower().replace("_", "-") in known
     if not is_known and any(word == "--env" or word.startswith("--env=") for word in argv):
         raise OptionError(f"train {name}: no algorithm for logs of that name{did_you_mean(str(name), known)}")

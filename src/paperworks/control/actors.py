@@ -23,6 +23,7 @@ ACTORS: dict[str, str] = {
     "bcq": "paperworks.control.offline.bcq:BCQActor",
     "allowed": "paperworks.control.discrete.bcq:AllowedActor",
     "family": "paperworks.control.offline.family:FamilyActor",
+    "diffusion": "paperworks.control.safe.diffusion_actor:DiffusionActor",
 }
 """Where the class of each kind lives; loaded when a policy of that kind is."""
 

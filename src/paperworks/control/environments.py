@@ -12,6 +12,7 @@ from numpy import ndarray
 from numpy.typing import NDArray
 
 from paperworks.control.policy import ActionBounds, ControlPolicy, DiscreteActions
+from paperworks.control.testbeds.own_environments import register_own
 from paperworks.core.errors import OptionError
 from paperworks.core.seeding import derive_seed
 
@@ -51,6 +52,7 @@ def _made(environment: str, build: Callable[[Any], Any]) -> Any:
         import gymnasium
     except ImportError:
         raise OptionError("environments need gymnasium; install paperworks[control]") from None
+    register_own()
     try:
         return build(gymnasium)
     except gymnasium.error.Error as error:

@@ -13,7 +13,7 @@ from paperworks.control.environments import Spaces, spaces_of
 from paperworks.control.learner import LearnerOptions
 from paperworks.control.offline import offline_learner
 from paperworks.control.report import write_report
-from paperworks.control.training import ControlOptions, ControlResult, bounds_of, train_offline
+from paperworks.control.training import ControlOptions, ControlResult, bounds_of, check_online, train_offline
 from paperworks.control.transitions import Transitions
 from paperworks.core.devices import pick_device
 from paperworks.core.errors import DataError, OptionError, RunError
@@ -73,6 +73,7 @@ def control_job(
     shown = progress if progress is not None else Progress(quiet=True)
     if resume and out is not None:
         _same_job(job, Path(out))
+    check_online(offline_learner(job.algorithm), job.training, job.env)
     log = read_transitions(job.data, limit=job.limit)
     spaces = None if job.env is None else spaces_of(job.env)
     _check_widths(log, spaces)
@@ -91,9 +92,11 @@ def control_job(
         for number, policy in enumerate(result.policies):
             single = len(result.policies) == 1
             policy.save(run.folder / ("policy" if single else f"policy-{job.training.seed + number}"))
-        run.finish(
-            {"algorithm": job.algorithm, "evaluations": result.evaluations, "final": result.final, "data": facts(log)}
-        )
+        sections = offline_learner(job.algorithm).explain(result.policies, log, job.options, run.folder)
+        results = {
+            "algorithm": job.algorithm, "evaluations": result.evaluations, "final": result.final, "data": facts(log)
+        }  # fmt: skip
+        run.finish({**results, "sections": [section.saved(run.folder) for section in sections]})
     write_report(run.folder)
     return result, run.folder
 
@@ -104,8 +107,8 @@ class _Shown:
     def __init__(self, job: ControlJob, run: Run, shown: Progress) -> None:
         self._run, self._bar, self._total = (
             run,
-            shown.bar(f"train {job.algorithm}", job.training.steps),
-            job.training.steps,
+            shown.bar(f"train {job.algorithm}", job.training.steps + job.training.then_online),
+            job.training.steps + job.training.then_online,
         )
         self._last = ""
         self._cut = False

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,10 @@ from paperworks.control.batches import Batch, Draws, Log
 from paperworks.control.networks import Perceptrons
 from paperworks.control.transitions import Transitions
 from paperworks.core.options import check_ranges, option
+
+if TYPE_CHECKING:
+    from paperworks.control.policy import ControlPolicy
+    from paperworks.control.report import ReportSection
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Learner(nn.Module, ABC):
     name: ClassVar[str]
     options_class: ClassVar[type[LearnerOptions]]
     is_discrete: ClassVar[bool] = False
+    goes_online: ClassVar[bool] = False  # whether it can go on in an environment what it began on a log
 
     def __init__(self, shapes: Shapes, options: Any, seeds: Sequence[int], log: Log) -> None:
         """`log` is for algorithms that look up more of it than a batch."""
@@ -61,6 +67,13 @@ class Learner(nn.Module, ABC):
     @classmethod
     def check(cls, log: Transitions, options: LearnerOptions) -> Sequence[str]:
         """What a user should know of a log before learning from it. Raises DataError where it cannot be learned from."""
+        return ()
+
+    @classmethod
+    def explain(
+        cls, policies: Sequence[ControlPolicy], log: Transitions, options: LearnerOptions, folder: Path
+    ) -> Sequence[ReportSection]:
+        """What the report of a run says besides its curves; files that go with it are written into the run's folder."""
         return ()
 
     @abstractmethod

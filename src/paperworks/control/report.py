@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paperworks.core import plots
-from paperworks.core.files import read_json
+from paperworks.core.files import read_json, write_atomic
 from paperworks.core.options import load_yaml
 from paperworks.core.progress import duration
 from paperworks.core.report import Page
@@ -24,7 +27,50 @@ _CURVES = {
     "distance": "distance to the nearest logged pair",
     "elsewhere": "share whose nearest pair is of another state",
     "advantage": "mean advantage of logged actions",
+    "balance": "mean balance that the balance model picks",
+    "balance_entropy": "entropy of the balance model, nats",
+    "episode_return": "return of the episodes lived through",
+    "policy": "policy's loss",
+    "imitated": "share of logged actions that are imitated",
+    "feasible": "share of states that can be kept safe",
+    "expected cost": "expected cost of the policy, discounted",
+    "multiplier": "multiplier of the cost",
+    "cost": "violations an episode",
 }
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """A part of a run's report that its algorithm wrote: words, numbers by name, and figures with captions."""
+
+    title: str
+    text: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    figures: Sequence[tuple[str, str]] = ()
+
+    def saved(self, folder: Path) -> dict[str, Any]:
+        """As results.json has it; the figures become files in the run's folder."""
+        named = []
+        (folder / "figures").mkdir(exist_ok=True)
+        for svg, caption in self.figures:
+            name = f"figures/{hashlib.sha256(svg.encode()).hexdigest()[:12]}.svg"
+            write_atomic(folder / name, svg)
+            named.append([name, caption])
+        return {"title": self.title, "text": self.text, "facts": dict(self.facts), "figures": named}
+
+    @classmethod
+    def loaded(cls, saved: Mapping[str, Any], folder: Path) -> ReportSection:
+        """What `saved` gave."""
+        figures = [((folder / name).read_text(encoding="utf-8"), caption) for name, caption in saved["figures"]]
+        return cls(saved["title"], saved["text"], saved["facts"], figures)
+
+    def show(self, page: Page) -> None:
+        """Put it into a page."""
+        page.section(self.title, self.text)
+        if self.facts:
+            page.facts(self.facts)
+        for svg, caption in self.figures:
+            page.figure(svg, caption)
 
 
 def write_report(folder: str | Path) -> Path:
@@ -45,6 +91,8 @@ def write_report(folder: str | Path) -> Path:
         }
     )
     _returns(page, results["evaluations"], data, config)
+    for saved in results.get("sections", ()):
+        ReportSection.loaded(saved, folder).show(page)
     page.section("Curves", "Means over seeds, and over the steps since the point before.")
     for name, title in _CURVES.items():
         points = [(line["step"], line[name]) for line in steps if name in line]

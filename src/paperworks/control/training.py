@@ -17,7 +17,7 @@ from paperworks.control.learner import Learner, LearnerOptions, Shapes
 from paperworks.control.policy import ActionBounds, ControlPolicy, DiscreteActions, Normaliser
 from paperworks.control.transitions import Transitions
 from paperworks.core import checkpoints
-from paperworks.core.errors import DataError, TrainingDiverged
+from paperworks.core.errors import DataError, OptionError, TrainingDiverged
 from paperworks.core.interrupts import deferred_interrupt
 from paperworks.core.options import check_ranges, option
 
@@ -35,6 +35,9 @@ class ControlOptions:
     normalise: bool = option(True, "subtract the log's mean from states, divide by its deviation + 0.001")
     reward_scale: float = option(1.0, "rewards are multiplied by it", above=0)
     reward_shift: float = option(0.0, "and this is added")
+    then_online: int = option(
+        0, "steps in --env behind those on the log, each with a gradient step on all there is", low=0
+    )
     eval_every: int | None = option(None, "steps between evaluations; none: a tenth of all", low=1)
     eval_episodes: int = option(10, "episodes of an evaluation, each policy", low=1)
     save_every: int = option(10_000, "steps between checkpoints", low=1)
@@ -93,6 +96,7 @@ class _Run:
         device: torch.device,
         on_metrics: OnMetrics | None,
     ) -> None:
+        check_online(learner, control, environment)
         discrete = learner.is_discrete
         check_log(log, bounds, control.batch_size, discrete=discrete, method=learner.name)
         learner.check(log, options)
@@ -137,6 +141,8 @@ class _Run:
                         f"saved at step {done} of {control.steps}; go on with --resume" if self.folder else "not saved"
                     )
                     raise KeyboardInterrupt(f"interrupted: {kept}")
+        if control.then_online:
+            self._go_online()
         return ControlResult(self.policies(), self.evaluations, self.final)
 
     def policies(self) -> list[ControlPolicy]:
@@ -145,6 +151,18 @@ class _Run:
             ControlPolicy(self.learner.actor_of(place), self.normaliser, self.bounds, self.method)
             for place in range(len(self.seeds))
         ]
+
+    def _go_online(self) -> None:
+        from paperworks.control.online.continuation import go_online  # both are built on this module
+        from paperworks.control.online.loop import Around
+
+        assert self.environment is not None
+        control = self.control
+        around = Around(self.environment, self.normaliser, self.bounds, control.reward_scale, control.reward_shift)
+        found = go_online(
+            self.learner, self.log, around, control, folder=self.folder, resume=self.resume, on_metrics=self.on_metrics
+        )
+        self.evaluations += [(at, list(means)) for at, means in found]
 
     def _evaluate(self, done: int) -> None:
         assert self.environment is not None
@@ -211,6 +229,18 @@ def inward_actions(log: Transitions, bounds: Bounds) -> np.ndarray:
     if isinstance(bounds, DiscreteActions):
         return log.actions
     return bounds.inward(log.actions).clip(-1, 1)
+
+
+def check_online(learner: type[Learner], control: ControlOptions, environment: str | None) -> None:
+    """Raises OptionError where an online phase is asked for that cannot be: no environment, or of no use to the method."""
+    if not control.then_online:
+        return
+    if not learner.goes_online:
+        raise OptionError(
+            f"--then-online: {learner.name} learns from a log alone; iql, awac, cql, td3-bc, famo2o go on"
+        )
+    if environment is None:
+        raise OptionError("--then-online needs an environment to act in: --env ID")
 
 
 def check_log(log: Transitions, bounds: Bounds, batch_size: int, *, discrete: bool = False, method: str = "") -> None:

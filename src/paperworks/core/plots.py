@@ -261,6 +261,46 @@ def heatmap(
     return _drawn(draw, width, 1.2 + 0.46 * len(rows), title or "matrix")
 
 
+def field(
+    x: Sequence[float],
+    y: Sequence[float],
+    values: Sequence[Sequence[float]],
+    x_title: str,
+    y_title: str,
+    *,
+    title: str = "",
+    outlines: Mapping[str, Sequence[Sequence[float]]] = {},
+    is_to_scale: bool = False,
+) -> str:
+    """A field over a plane, `values[row of y][column of x]`: blue below 0, orange above, a line where it is 0.
+
+    Each of `outlines` is a field of its own, of which the line at 0 is drawn, dashed. `is_to_scale`: x and y share a unit.
+    """
+
+    def draw(axes: Axes) -> None:
+        import numpy as np
+        from matplotlib.colors import LinearSegmentedColormap
+
+        shown = np.asarray(values, dtype=float)
+        most = float(np.nanmax(np.abs(shown))) or 1.0
+        shades = LinearSegmentedColormap.from_list("field", ["#0072B2", "#A9CDE6", "#F2F2F0", "#F7C9A8", "#D55E00"])
+        filled = axes.contourf(x, y, shown, levels=np.linspace(-most, most, 17), cmap=shades)
+        axes.figure.colorbar(filled, ax=axes, shrink=0.85)
+        axes.contour(x, y, shown, levels=[0.0], colors=[_INK], linewidths=1.6)
+        for number, outline in enumerate(outlines.values()):
+            line = axes.contour(x, y, np.asarray(outline, dtype=float), levels=[0.0], colors=[PALETTE[2 + number]])
+            line.set(linewidth=1.8, linestyle="--")
+        for number, name in enumerate(outlines):
+            axes.plot([], [], color=PALETTE[2 + number], linestyle="--", label=name)
+        if is_to_scale:
+            axes.set_aspect("equal")
+        _label(axes, x_title, y_title, title)
+        if outlines:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+
+    return _drawn(draw, 5.6, 4.6 if outlines else 4.2, title or f"a field over {x_title} and {y_title}")
+
+
 def save(svg: str, path: str | Path) -> None:
     """Writes a figure as an .svg file that stands alone."""
     write_atomic(path, '<?xml version="1.0" encoding="utf-8"?>\n' + svg)

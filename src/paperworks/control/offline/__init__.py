@@ -19,8 +19,10 @@ OFFLINE: dict[str, type[Learner]] = {each.name: each for each in (BC, TD3BC, CQL
 
 
 def offline_learner(name: str) -> type[Learner]:
-    """The algorithm of that name, for continuous or discrete actions. Raises OptionError."""
-    known = {**OFFLINE, **DISCRETE}
+    """The algorithm of that name, for continuous or discrete actions, or for logs with costs. Raises OptionError."""
+    from paperworks.control.safe import SAFE  # they build on algorithms of this room
+
+    known = {**OFFLINE, **DISCRETE, **SAFE}
     if name not in known:
         raise OptionError(f"unknown algorithm {name!r}{did_you_mean(name, known)}")
     return known[name]

@@ -32,6 +32,7 @@ class AWAC(Learner):
 
     name: ClassVar[str] = "awac"
     options_class: ClassVar[type[LearnerOptions]] = AWACOptions
+    goes_online: ClassVar[bool] = True
     options: AWACOptions
 
     def __init__(self, shapes: Shapes, options: AWACOptions, seeds: Sequence[int], log: Log) -> None:

@@ -35,6 +35,7 @@ class CQL(SAC):
 
     name: ClassVar[str] = "cql"
     options_class: ClassVar[type[LearnerOptions]] = CQLOptions
+    goes_online: ClassVar[bool] = True
     options: CQLOptions
     has_entropy_bonus: ClassVar[bool] = False
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -23,8 +24,13 @@ from paperworks.control.offline.cql import log_sum_exp
 from paperworks.control.offline.family import BetaRange, Family, FamilyActor
 from paperworks.control.offline.iql import expectile_loss
 from paperworks.control.online.sac import target_entropy
+from paperworks.control.transitions import Transitions
 from paperworks.core.errors import OptionError
 from paperworks.core.options import option
+
+if TYPE_CHECKING:
+    from paperworks.control.policy import ControlPolicy
+    from paperworks.control.report import ReportSection
 
 Base = Literal["iql", "cql", "awac"]
 RANGES: Mapping[Base, tuple[float, float]] = {"iql": (1.0, 5.0), "cql": (0.5, 1.5), "awac": (1.0, 5.0)}
@@ -81,6 +87,7 @@ class FamO2O(Learner):
 
     name: ClassVar[str] = "famo2o"
     options_class: ClassVar[type[LearnerOptions]] = FamO2OOptions
+    goes_online: ClassVar[bool] = True
     options: FamO2OOptions
     outputs: ClassVar[int] = 2  # numbers that the universal model gives for each dimension of an action
     balance_has_entropy: ClassVar[bool] = True
@@ -99,6 +106,14 @@ class FamO2O(Learner):
         self.learns("universal", self.family.universal)
         self.learns("balance", self.family.balance, self.family.balance_log_std)
         self.learns("eta", self.log_eta)
+
+    @classmethod
+    def explain(
+        cls, policies: Sequence[ControlPolicy], log: Transitions, options: LearnerOptions, folder: Path
+    ) -> Sequence[ReportSection]:
+        from paperworks.control.offline.balance_map import write_map  # plots are for reports alone
+
+        return [write_map(policies, log, folder)]
 
     @property
     def judge(self) -> Critics:
@@ -121,14 +136,15 @@ class FamO2O(Learner):
 
     def balance_loss(
         self, batch: Batch, noise: Float[Tensor, "seeds rows one"], action_noise: Float[Tensor, "seeds rows action"]
-    ) -> tuple[Float[Tensor, " seeds"], Float[Tensor, " seeds"]]:
-        """(loss of the balance model, its entropy). The gradient goes through the universal model's input."""
+    ) -> tuple[Float[Tensor, " seeds"], dict[str, Float[Tensor, " seeds"]]]:
+        """The balance model's loss, and its entropy and mean. The gradient goes through the universal model's input."""
         x, log_prob = self.family.draw_x(batch.states, noise)
-        action = self.sample(self.family.output(batch.states, self.family.betas.of(x)), action_noise)
+        beta = self.family.betas.of(x)
+        action = self.sample(self.family.output(batch.states, beta), action_noise)
         loss = -self.judge(batch.states, action).amin(1)
         if self.balance_has_entropy:
             loss = loss + self.log_eta.detach().exp()[:, None] * log_prob
-        return loss.mean(1), -log_prob.detach().mean(1)
+        return loss.mean(1), {"balance": beta.detach().mean(1), "balance_entropy": -log_prob.detach().mean(1)}
 
     def fit_balance(self, batch: Batch, draws: Draws, step: int) -> dict[str, Float[Tensor, " seeds"]]:
         """A step of the balance model and of eta, every `balance_every` steps."""
@@ -136,13 +152,12 @@ class FamO2O(Learner):
             return {}
         rows = batch.rewards.shape[1]
         noise = (draws.normal("x", step, rows, 1), draws.normal("balance action", step, rows, self.shapes.action))
-        loss, entropy = self.balance_loss(batch, *noise)
+        loss, told = self.balance_loss(batch, *noise)
         self.descend("balance", loss)
-        if self.balance_has_entropy:
-            self.descend("eta", self.log_eta.exp() * (entropy - self.options.target_entropy))
-        with torch.no_grad():
-            chosen = self.family.chosen(batch.states).mean(1)
-        return {"balance": chosen, "balance_entropy": entropy, "eta": self.log_eta.detach().exp()}
+        if not self.balance_has_entropy:
+            return told
+        self.descend("eta", self.log_eta.exp() * (told["balance_entropy"] - self.options.target_entropy))
+        return {**told, "eta": self.log_eta.detach().exp()}
 
     def fit_critics(self, batch: Batch, value: Float[Tensor, "seeds rows"], more: Tensor) -> dict[str, Tensor]:
         """A step of the critics towards r + gamma V(s'), with `more` [seeds] added to the loss; targets follow."""

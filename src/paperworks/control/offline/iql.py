@@ -41,6 +41,7 @@ class IQL(Learner):
 
     name: ClassVar[str] = "iql"
     options_class: ClassVar[type[LearnerOptions]] = IQLOptions
+    goes_online: ClassVar[bool] = True
     options: IQLOptions
 
     def __init__(self, shapes: Shapes, options: IQLOptions, seeds: Sequence[int], log: Log) -> None:

@@ -26,6 +26,7 @@ class TD3BC(TD3):
 
     name: ClassVar[str] = "td3-bc"
     options_class: ClassVar[type[LearnerOptions]] = TD3BCOptions
+    goes_online: ClassVar[bool] = True
     options: TD3BCOptions
 
     def actor_loss(

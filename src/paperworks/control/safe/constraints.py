@@ -67,11 +67,10 @@ def _check_agreement(costly: np.ndarray, violated: np.ndarray, ends: np.ndarray,
         inside & (costly[:-1] != violated[1:]),
         inside & (costly[1:] != violated[:-1]),
     )
-    least = min(shifts, key=lambda found: int(found.sum()))
-    if least.any():
-        row = int(np.flatnonzero(least)[0])
+    if all(found.any() for found in shifts):
+        row = int(np.flatnonzero(shifts[0])[0])
         raise DataError(
-            f"costs and constraint disagree in {int(least.sum())} rows, the first is row {row}: a cost above 0 and a "
+            f"costs and constraint disagree in {int(shifts[0].sum())} rows, the first is row {row}: a cost above 0 and a "
             "constraint above 0 must both mean a violation; turn the constraint's sign, or leave one column out",
             file=where,
             field="constraint",

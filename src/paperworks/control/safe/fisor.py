@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -20,10 +21,13 @@ from torch import Tensor
 from paperworks.control.batches import Batch, Draws, Log
 from paperworks.control.learner import Learner, LearnerOptions, Shapes
 from paperworks.control.networks import follow
+from paperworks.control.policy import ControlPolicy
+from paperworks.control.report import ReportSection
 from paperworks.control.safe.constraints import ConstraintColumn, check_constraints, log_constraint
 from paperworks.control.safe.diffusion import NoiseModels, Schedule, draw_actions, noise_loss
 from paperworks.control.safe.diffusion_actor import DiffusionActor, Extract, best_candidate, take_net
 from paperworks.control.safe.feasibility import cloning_weights, discounted_limit, reward_weights
+from paperworks.control.safe.feasibility_report import feasibility_sections
 from paperworks.control.safe.values import Kind, SafeValues
 from paperworks.control.transitions import Transitions
 from paperworks.core.options import option
@@ -63,6 +67,13 @@ class FISOROptions(LearnerOptions):
     map_dims: tuple[int, ...] = option((), "two numbers of the state that the report's map is drawn over: 0,1")
 
 
+def threshold_of(options: FISOROptions) -> float:
+    """The value up to which a state is feasible: 0, or the limit of summed costs, discounted."""
+    if options.critic_type == "hj":
+        return 0.0
+    return discounted_limit(options.cost_limit, options.episode_length, options.gamma)
+
+
 class FISOR(Learner):
     """V_h, Q_h by Hamilton-Jacobi reachability, V_r, Q_r by IQL; diffusion policy: mean w |noise model - noise|^2."""
 
@@ -77,6 +88,7 @@ class FISOR(Learner):
         self.policy = NoiseModels(shapes.state, shapes.action, options.policy_width, options.policy_blocks, seeds)
         self.averaged = copy.deepcopy(self.policy)
         self.schedule = Schedule(options.diffusion_steps)
+        self.threshold = threshold_of(options)
         self._log = log
         self._signals: dict[Kind, Tensor] = {
             kind: log.rewards if kind == "reward" else log_constraint(log, kind, options.constraint, options.cost_scale)
@@ -94,6 +106,18 @@ class FISOR(Learner):
     def check(cls, log: Transitions, options: LearnerOptions) -> Sequence[str]:
         assert isinstance(options, FISOROptions)
         return check_constraints(log, "costs" if options.critic_type == "qc" else options.constraint)
+
+    @classmethod
+    def explain(
+        cls, policies: Sequence[ControlPolicy], log: Transitions, options: LearnerOptions, folder: Path
+    ) -> Sequence[ReportSection]:
+        assert isinstance(options, FISOROptions)
+        is_of_costs = options.critic_type == "hj" and (options.constraint == "costs" or log.constraint is None)
+        return feasibility_sections(
+            policies, log, folder,
+            map_dims=options.map_dims, threshold=threshold_of(options), gamma=options.gamma,
+            cost_scale=options.cost_scale if is_of_costs else None,
+        )  # fmt: skip
 
     def update(self, batch: Batch, draws: Draws, step: int) -> Mapping[str, Float[Tensor, " seeds"]]:
         staged, told = self.options.staged, dict[str, Tensor]()
@@ -126,16 +150,6 @@ class FISOR(Learner):
             "q": value[:, self.values.place("reward")].mean(1),
             "feasible": (value[:, self.values.place(self.violation)] <= self.threshold).float().mean(1),
         }  # fmt: skip
-
-    @property
-    def threshold(self) -> float:
-        """The value up to which a state is feasible: 0, or the limit of summed costs, discounted."""
-        options = self.options
-        return (
-            0.0
-            if self.violation == "hj"
-            else discounted_limit(options.cost_limit, options.episode_length, options.gamma)
-        )
 
     @torch.no_grad()
     def weigh(

@@ -19,6 +19,7 @@ from torch import Tensor
 from paperworks.control.batches import Batch, Draws, Log
 from paperworks.control.learner import Learner, LearnerOptions, Shapes
 from paperworks.control.networks import Critics, follow
+from paperworks.control.offline.bcq import BCQ, BCQOptions
 from paperworks.control.offline.cql import CQL, CQLOptions
 from paperworks.control.offline.iql import IQL, IQLOptions
 from paperworks.control.safe.constraints import check_constraints
@@ -88,6 +89,20 @@ class IQLLagrangian(Lagrangian, IQL):
 
     name: ClassVar[str] = "iql-lagrangian"
     options_class: ClassVar[type[LearnerOptions]] = IQLLagrangianOptions
+    options: IQLLagrangianOptions
+
+
+@dataclass(frozen=True)
+class BCQLagrangianOptions(BCQOptions, LagrangianOptions):
+    """BCQ's and the limit's."""
+
+
+class BCQLagrangian(Lagrangian, BCQ):
+    """BCQ on r - multiplier * cost; the multiplier holds the policy's expected cost at the limit."""
+
+    name: ClassVar[str] = "bcq-lagrangian"
+    options_class: ClassVar[type[LearnerOptions]] = BCQLagrangianOptions
+    options: BCQLagrangianOptions
 
 
 @dataclass(frozen=True)
@@ -100,3 +115,4 @@ class CQLLagrangian(Lagrangian, CQL):
 
     name: ClassVar[str] = "cql-lagrangian"
     options_class: ClassVar[type[LearnerOptions]] = CQLLagrangianOptions
+    options: CQLLagrangianOptions

@@ -1,12 +1,13 @@
 """The data of the study of data sets (arXiv 2111.04714): an online run of double DQN, and the five logs made from it.
 
-`random` actions, the `replay` of all that the run saw, its last policy as `expert`, the same with a fifth of its actions random
+`random` actions, the `replay` of all that the run saw, its best policy as `expert`, the same with a fifth of its actions random
 as `noisy`, and four fifths of `random` with a fifth of `expert` as `mixed`. All are of one length. Quality is measured between
 the random log's and the best online return, coverage against the replay.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from paperworks.core.files import read_json, write_json_atomic
 from paperworks.core.seeding import torch_generator
 
 KINDS = ("random", "replay", "expert", "noisy", "mixed")
+HIDDEN = (64, 64)  # widths of all networks here
+TARGET_EVERY = 25  # updates between copies to target networks: a value looks one step further with each
 NOISE = 0.2  # share of random actions in `noisy`
 RANDOM_SHARE = 0.8  # of `mixed`
 
@@ -45,10 +48,8 @@ class RunSize:
     warm_up: int = 250  # steps before the first gradient step
     evaluations: int = 10
     episodes: int = 10  # an evaluation
-    epsilon_steps: int = 1000  # in which exploration falls to 0.01
+    epsilon_steps: int = 2500  # in which the share of random actions falls from 1 to 0.01
     learning_rate: float = 1e-3
-    gamma: float = 0.95
-    last_epsilon: float = 0.01
 
     @property
     def transitions(self) -> int:
@@ -109,6 +110,7 @@ def make_sets(name: str, size: RunSize, seed: int) -> DataSets:
             world, _mixed_with_random(_greedy(learner), world, NOISE, seed), count, torch_generator(seed, "noisy")
         ),
     }
+    logs = {kind: dataclasses.replace(log, costs=None) for kind, log in logs.items()}
     logs["mixed"] = joined(logs["random"], logs["expert"], round(RANDOM_SHARE * count))
     random_return = mean_return(logs["random"], world.limit)
     grid = Grid.of(replay)
@@ -121,15 +123,17 @@ def make_sets(name: str, size: RunSize, seed: int) -> DataSets:
 
 
 def run_online(world: World, size: RunSize, seed: int) -> tuple[OnlineDQN, Transitions, float]:
-    """(the learner at the end, all that it saw, the best mean return of its greedy policy on the way)."""
+    """(the learner where its greedy policy was best, all that it saw, that best mean return)."""
     shapes = Shapes(world.state, world.action)
     replay = Replay(shapes, size.lanes, size.steps, torch.device("cpu"), discrete=True)
-    options = OnlineDQNOptions(hidden=(64, 64), learning_rate=size.learning_rate, epsilon_steps=size.epsilon_steps, gamma=size.gamma, last_epsilon=size.last_epsilon)
+    options = OnlineDQNOptions(
+        hidden=HIDDEN, learning_rate=size.learning_rate, epsilon_steps=size.epsilon_steps, target_every=TARGET_EVERY
+    )
     learner = OnlineDQN(shapes, options, [seed], replay)
     draws = Draws([seed], size.batch_size, size.transitions, replay.device)
     starts = torch_generator(seed, "starts")
     latent, age = world.start((size.lanes,), starts), torch.zeros(size.lanes)
-    best = -np.inf
+    best, kept = -np.inf, copy.deepcopy(learner)
     for step in range(size.steps):
         states = world.seen(latent)
         actions = learner.explore(states[None], draws, step)[0]
@@ -144,8 +148,10 @@ def run_online(world: World, size: RunSize, seed: int) -> tuple[OnlineDQN, Trans
                 learner.update(_lived(replay, draws, number, size), draws, number)
         if (step + 1) % max(1, size.steps // size.evaluations) == 0:
             begun = world.start((1, size.episodes), torch_generator(seed, "evaluation", step))
-            best = max(best, float(roll(world, learner.act, begun).returns.mean()))
-    return learner, _in_order(replay), best
+            found = float(roll(world, learner.act, begun).returns.mean())
+            if found > best:
+                best, kept = found, copy.deepcopy(learner)
+    return kept, _in_order(replay), best
 
 
 def mean_return(log: Transitions, limit: int) -> float:
@@ -162,7 +168,7 @@ def joined(first: Transitions, second: Transitions, count: int) -> Transitions:
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _arrays(first)}
     for last in (count - 1, len(first) - 1):
         arrays["truncations"][last] |= not arrays["terminations"][last]
-    return Transitions(**arrays)
+    return Transitions(**arrays)  # type: ignore[arg-type]
 
 
 def _lived(replay: Replay, draws: Draws, number: int, size: RunSize) -> Batch:
@@ -184,7 +190,7 @@ def _in_order(replay: Replay) -> Transitions:
         "next_observations": replay.next_states, "terminations": terminations,
         "truncations": replay.ends & ~terminations,
     }  # fmt: skip
-    return Transitions(**{name: column.flatten(0, 1).numpy() for name, column in columns.items()})
+    return Transitions(**{name: column.flatten(0, 1).numpy() for name, column in columns.items()})  # type: ignore[arg-type]
 
 
 def _greedy(learner: OnlineDQN) -> Act:

@@ -93,7 +93,7 @@ def avoidable(latent: Float[Tensor, "rows latent"], *, limit: int = PointRobot()
     for hold in _HOLDS:
         for first, then in itertools.product(controls, controls):
             open_rows = torch.nonzero(~safe).squeeze(-1)
-            if hold == 0 and first != controls[0] or not len(open_rows):
+            if (hold == 0 and first != controls[0]) or not len(open_rows):
                 continue
             safe[open_rows] = _survives(latent[open_rows], first, then, hold, limit)
     return safe
@@ -128,7 +128,7 @@ def _survives(
 
 
 def steering(states: Float[Tensor, "*shape state"]) -> Float[Tensor, "*shape action"]:
-    """A driver who sees what policies do, heads for the goal and turns away from hazards near its course, braking the nearer they are."""
+    """A driver of what policies see: heads for the goal, turns away from hazards on its course, and slows down near them."""
     x, y, v, theta = (*states[..., :3].unbind(-1), torch.atan2(states[..., 4], states[..., 3]))
     to_x, to_y = GOAL[0] - x, GOAL[1] - y
     length = torch.hypot(to_x, to_y).clamp(min=STILL)

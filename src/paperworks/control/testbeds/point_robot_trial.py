@@ -5,7 +5,6 @@ Every seed has a log, nets and starts of its own; seeds stand side by side and s
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ class Size:
 
 
 SHARED: Mapping[str, Any] = {
-    "learning_rate": 1e-3, "policy_updates": 1, "policy_decay": 10**9, "policy_blocks": 2, "policy_tau": 0.005,
+    "learning_rate": 1e-3, "policy_updates": 1, "policy_blocks": 2, "policy_tau": 0.005,
     "dropout": 0.0, "alpha_h": 2.0, "alpha_r": 5.0, "candidates": 8, "episode_length": WORLD.limit,
 }  # fmt: skip
 
@@ -70,9 +69,8 @@ def make_log(seed: int, transitions: int) -> Transitions:
         return (steering(states) + 0.5 * noise).clamp(-1, 1)
 
     halves = [logged(WORLD, act, transitions // 2, draw, side_by_side=128) for act in (at_random, drives)]
-    arrays = {
-        name: np.concatenate([getattr(half, name) for half in halves]) for name in ARRAYS if name != "constraint"
-    }
+    columns = [name for name in ARRAYS if name != "constraint"]
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(half, name) for half in halves]) for name in columns}
     h = constraint(torch.from_numpy(arrays["observations"])).numpy()
     return Transitions(**{**arrays, "constraint": h, "costs": (h > 0).astype(np.float32)})
 
@@ -125,7 +123,12 @@ class SharedValues(FISOR):
 
 def fisor(logs: Logs, size: Size, **options: Any) -> SharedValues:
     """A learner of these seeds, untrained."""
-    given = {"hidden": (size.width, size.width), "policy_width": size.width, "value_rows": size.batch}
+    given = {
+        "hidden": (size.width, size.width),
+        "policy_width": size.width,
+        "value_rows": size.batch,
+        "policy_decay": size.policy_updates,
+    }
     return SharedValues(
         Shapes(WORLD.state, WORLD.action), FISOROptions(**{**SHARED, **given, **options}), logs.seeds, logs.log
     )
@@ -137,6 +140,7 @@ def with_values(learner: SharedValues, logs: Logs, size: Size, folder: Path) -> 
     if not file.exists():
         draws = Draws(logs.seeds, size.batch, len(logs.log), logs.log.device)
         for step in range(size.value_updates):
+            _cool(learner, step / size.value_updates)
             learner.learn_values(logs.log.batch(draws.rows(step)))
         save_file(learner.values.state_dict(), file)
     learner.values.load_state_dict(load_file(file))
@@ -156,6 +160,12 @@ def with_policy(learner: SharedValues, logs: Logs, size: Size, folder: Path, nam
     learner.averaged.load_state_dict(load_file(file))
 
 
+def _cool(learner: Learner, share: float) -> None:
+    """Learning rates after this share of a training: along a cosine down to 0, as the policy's own."""
+    for group in learner.optimiser.param_groups:
+        group["lr"] = SHARED["learning_rate"] * 0.5 * (1 + math.cos(math.pi * share))
+
+
 def _pairs(logs: Logs, rows: Int[Tensor, "seeds rows"]) -> tuple[Tensor, Tensor]:
     return logs.log.pick(logs.log.states, rows), logs.log.pick(logs.log.actions, rows)
 
@@ -167,6 +177,7 @@ def iql_lagrangian(logs: Logs, size: Size, **options: Any) -> IQLLagrangian:
     learner = IQLLagrangian(Shapes(WORLD.state, WORLD.action), chosen, logs.seeds, logs.log)
     draws = Draws(logs.seeds, size.batch, len(logs.log), logs.log.device)
     for step in range(size.value_updates):
+        _cool(learner, step / size.value_updates)
         learner.update(logs.log.batch(draws.rows(step)), draws, step)
     return learner
 
@@ -176,13 +187,9 @@ def iql_lagrangian(logs: Logs, size: Size, **options: Any) -> IQLLagrangian:
 
 def starts(seed: int, count: int) -> Float[Tensor, "starts latent"]:
     """`count` starts from which violations can be avoided, then as many from which they cannot."""
-    draw, found = torch_generator(seed, "starts"), ([], [])  # type: tuple[list[Tensor], list[Tensor]]
-    while min(sum(map(len, each)) for each in found) < count:
-        latent = WORLD.start((20 * count,), draw)
-        safe = avoidable(latent)
-        found[0].append(latent[safe])
-        found[1].append(latent[~safe])
-    return torch.cat([torch.cat(each)[:count] for each in found])
+    latent = WORLD.start((40 * count,), torch_generator(seed, "starts"))
+    can_be_kept = avoidable(latent)
+    return torch.cat([latent[can_be_kept][:count], latent[~can_be_kept][:count]])
 
 
 def acting(learner: SharedValues, logs: Logs, episodes: int) -> ActAt:
@@ -212,7 +219,7 @@ def roll_alive(act: ActAt, latent: Float[Tensor, "seeds episodes latent"]) -> Ro
     for _ in range(WORLD.limit):
         if not alive.any():
             break
-        order = alive.int().argsort(1, descending=True, stable=True)[:, : int(alive.sum(1).max())]
+        order = alive.int().argsort(dim=1, descending=True, stable=True)[:, : int(alive.sum(1).max())]
         at = order[..., None].expand(-1, -1, latent.shape[-1])
         now = latent.gather(1, at)
         following, reward, over, cost = WORLD.step(now, act(WORLD.seen(now), order))
@@ -226,19 +233,15 @@ def roll_alive(act: ActAt, latent: Float[Tensor, "seeds episodes latent"]) -> Ro
 
 def outcomes(rolled: Rolled, place: int) -> dict[str, float]:
     """One seed's figures, from feasible starts (the first half) and from infeasible ones."""
-    found = {}
-    for name, half in zip(("feasible", "infeasible"), zip(*(each[place].chunk(2) for each in _columns(rolled)))):
-        returns, costs = half
+    found = dict[str, float]()
+    halves = zip(rolled.returns[place].chunk(2), rolled.costs[place].chunk(2), strict=True)
+    for name, (returns, costs) in zip(("feasible", "infeasible"), halves, strict=True):
         found |= {
             f"violations_{name}": float(costs.mean()),
             f"broken_{name}": float((costs > 0).float().mean()),
             f"return_{name}": float(returns.mean()),
         }
     return found
-
-
-def _columns(rolled: Rolled) -> tuple[Tensor, Tensor]:
-    return rolled.returns, rolled.costs
 
 
 def grid() -> Float[Tensor, "points latent"]:
