@@ -15,6 +15,7 @@ NAMES = (
     "ladder_speed",
     "online_speed",
     "reward_ensemble_speed",
+    "multi_objective_speed",
 )
 
 

@@ -117,7 +117,8 @@ def test_an_audit_from_the_command_line(
     assert main(["audit", "dataset", "still.npz", *words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert 0 < found["covered"] < 1 and found["random_return"] < -8 and found["curve"][-1][0] == found["transitions"]
-    assert len(found["return_quantiles"]) == 5 and "no guarantee" in found["advice"]["limits"]
+    assert all(len(found[f"{name}_quantiles"]) == 5 for name in ("return", "length", "sparsity"))
+    assert "no guarantee" in found["advice"]["limits"]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +149,55 @@ def test_a_reference_of_another_task_is_refused(arrays: dict[str, np.ndarray], t
     np.savez(tmp_path / "other.npz", **other)
     with pytest.raises(DataError, match="numbers"):
         audit_dataset(str(tmp_path / "log.npz"), AuditOptions(reference=str(tmp_path / "other.npz")))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words", "message"),
+    [
+        ({"terminals": False, "timeouts": False}, {}, "no episode ends"),
+        ({}, {"reference": "short.npz"}, "fewer than the"),
+        ({"actions": 9.0}, {"env": "point"}, "outside the bounds"),
+        ({}, {"env": "CartPole-v1"}, "takes discrete ones"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(
+    changed: dict[str, float], words: dict[str, str], message: str, arrays: dict[str, np.ndarray], point: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    arrays = {**arrays, "next_observations": arrays["observations"]}
+    np.savez("short.npz", **{name: values[:500] for name, values in arrays.items()})
+    np.savez("log.npz", **{**arrays, **{name: arrays[name] * 0 + value for name, value in changed.items()}})
+    given = {name: point if value == "point" else value for name, value in words.items()}
+    with pytest.raises(DataError, match=message):
+        audit_dataset("log.npz", AuditOptions(**given))  # type: ignore[arg-type]
+    if "reference" in given:
+        found = audit_dataset("log.npz", AuditOptions(reference="short.npz", limit=400))
+        assert 300 < found.transitions <= 400 and found.covered is not None
+
+
+def test_quantiles_over_episodes(made: Made, tmp_path: Path) -> None:
+    log = made(rewards=[0.0, 2.0, 0.0, 0.0])
+    np.savez(
+        tmp_path / "log.npz", observations=log.observations, actions=log.actions, rewards=log.rewards,
+        next_observations=log.next_observations, terminations=log.terminations, truncations=log.truncations,
+    )  # fmt: skip
+    found = audit_dataset(str(tmp_path / "log.npz"))
+    assert found.sparsities == (0.5, 1.0) and found.as_dict()["sparsity_quantiles"] == [0.5, 0.625, 0.75, 0.875, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("discrete", "commands"), [(True, ["discrete-bc", "discrete-bcq", "crr"]), (False, ["bc", "bcq"])]
+)
+def test_the_advice_names_commands(discrete: bool, commands: list[str], made: Made, tmp_path: Path) -> None:
+    log = made(actions=[0, 1, 1, 0]) if discrete else made()
+    np.savez(
+        tmp_path / "log.npz", observations=log.observations, actions=log.actions, rewards=log.rewards,
+        next_observations=log.next_observations, terminations=log.terminations, truncations=log.truncations,
+    )  # fmt: skip
+    found = audit_dataset(str(tmp_path / "log.npz"), AuditOptions(random_return=0, best_return=3))
+    given = found.as_dict()["advice"]["commands"]
+    assert given == [f"paperworks train {name} --data {found.source}" for name in commands]
 
 
 def test_shifting_rewards_of_equal_episodes_leaves_quality(log: Transitions) -> None:

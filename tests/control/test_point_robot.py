@@ -97,5 +97,25 @@ def test_a_robot_that_stands_is_cut_at_the_limit() -> None:
     assert episodes.lengths.max() == WORLD.limit and episodes.costs is not None
 
 
+def test_a_held_control_is_several_steps_of_it() -> None:
+    once, held = PointRobot(), PointRobot(hold=4)
+    latent = once.start((50,), torch.Generator().manual_seed(3))
+    action = 2 * torch.rand(50, 2, generator=torch.Generator().manual_seed(4)) - 1
+    found, reward, over, cost = held.step(latent, action)
+    alive, earned, paid, worst = torch.ones(50, dtype=torch.bool), torch.zeros(50), torch.zeros(50), constraint(latent)
+    for step in range(4):
+        if step:
+            worst = torch.maximum(worst, constraint(latent))
+        following, each, ends, costs = once.step(latent, action)
+        earned, paid = earned + alive * each, paid + alive * costs
+        latent, alive = torch.where(alive[:, None], following, latent), alive & ~ends
+    torch.testing.assert_close((found, over, cost), (latent, ~alive, paid))
+    torch.testing.assert_close(reward, earned, atol=1e-5, rtol=0)
+    inside = ~over
+    begun = once.start((50,), torch.Generator().manual_seed(3))
+    torch.testing.assert_close(held.worst(begun, action)[inside], worst[inside])
+    assert held.limit == 75 and over.any() and cost.max() > 1
+
+
 def test_moving_needs_no_world() -> None:
     assert moved(torch.zeros(4), torch.tensor([1.0, 0.0])).tolist() == pytest.approx([0, 0, 0.05, 0])

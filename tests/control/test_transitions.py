@@ -120,6 +120,24 @@ def test_minari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not np.array_equal(found.next_observations[6], found.observations[7])
 
 
+def test_costs_in_what_minari_s_episodes_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An info a step, and one of the reset before them."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    import gymnasium
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    episode = EpisodeBuffer(
+        id=0, observations=np.zeros((4, 3), np.float32), actions=np.zeros((3, 1), np.float32), rewards=[0.0] * 3,
+        terminations=[False] * 3, truncations=[False, False, True], infos={"cost": np.array([9.0, 0.0, 1.0, 0.0])},
+    )  # fmt: skip
+    about = {"algorithm_name": "still", "author": "a", "author_email": "a@b.c", "code_permalink": "c"}
+    env = gymnasium.make("Pendulum-v1")
+    minari.create_dataset_from_buffers("pendulum/costly-v0", buffer=[episode], env=env, **about)
+    found = read_transitions("pendulum/costly-v0")
+    assert found.costs is not None and found.costs.tolist() == [0, 1, 0] and found.constraint is None
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -7,7 +7,19 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from paperworks.core import plots
-from paperworks.core.plots import Curve, IntervalRow, colours, frontier, heatmap, histogram, intervals, lines, save
+from paperworks.core.plots import (
+    Curve,
+    IntervalRow,
+    colours,
+    field,
+    frontier,
+    heatmap,
+    histogram,
+    intervals,
+    lines,
+    save,
+    scatter,
+)
 from paperworks.core.statistics import Interval, bootstrap_mean
 
 HOSTILE = '<script>alert("1")</script> & $\\frac{$'
@@ -24,12 +36,16 @@ def figures(name: str) -> dict[str, str]:
         ),
         "intervals": intervals(rows, name, title=name, zero_line=True),
         "frontier": frontier({name: [(0.1, 1.0), (1.0, 2.0), (2.0, 1.5)], "b": [(0.0, 0.0)]}, title=name),
+        "scatter": scatter({name: [(0.0, 1.0), (1.0, 0.0)], "b": [(0.5, 0.5)]}, name, name, title=name),
         "histogram": histogram({name: [0.0, 1.0, 1.0], "b": [2.0]}, name, title=name),
         "heatmap": heatmap([name, "b"], [name, "b"], [[math.nan, 0.25], [0.75, math.nan]], title=name),
+        "field": field(
+            [0, 1], [0, 1], [[-1.0, 1.0], [0.5, math.nan]], name, name, title=name, outlines={name: [[1.0, -1.0]] * 2}
+        ),
     }
 
 
-@pytest.mark.parametrize("kind", ["lines", "intervals", "frontier", "histogram", "heatmap"])
+@pytest.mark.parametrize("kind", ["lines", "intervals", "frontier", "scatter", "histogram", "heatmap", "field"])
 def test_every_figure_is_well_formed_whatever_the_names(kind):
     svg = figures(HOSTILE)[kind]
     root = ElementTree.fromstring(svg)

@@ -222,11 +222,14 @@ def test_what_it_finds_out_about_a_log() -> None:
     log = log_of()
     log.ends[2] = True
     learner, batch = learner_on(log), whole(log)
-    found = learner.findings(log)
+    found = learner.quality(log)
     with torch.no_grad():
         wanted = learner.critics.first(batch.states, batch.actions) - learner.value(batch.states).squeeze(-1)
-    assert found["episode_advantage"][0] == pytest.approx([wanted[0, :3].mean().item(), wanted[0, 3:].mean().item()])
-    assert found["positive"] == pytest.approx([(wanted > 0).float().mean().item()])
+    assert found.episode_advantage[0] == pytest.approx([wanted[0, :3].mean().item(), wanted[0, 3:].mean().item()])
+    assert found.positive == pytest.approx([(wanted > 0).float().mean().item()])
+    assert found == learner.quality(log) and 0 <= found.generated[0] + found.logged[0] <= 1 + 1e-6
+    (section,) = learner.judged(log)
+    assert len(section.facts) == 4 and section.facts["logged actions better than V(s)"] == f"{found.positive[0]:.1%}"
 
 
 @pytest.mark.parametrize("bad", [{"mask": -0.1}, {"vae_weight": -1.0}, {"latent_dim": 0}, {"alpha": 0.0}])

@@ -248,7 +248,7 @@ def test_9_crr_with_one_action_in_every_state_learns_nothing() -> None:
     learner.actor.biases[-1].data[..., 0] = 1e4
     before = [parameter.clone() for parameter in learner.actor.parameters()]
     told = learner.update(whole(log), draws(log), 0)
-    assert told["weight"].item() == 0
+    assert told["imitated"].item() == 0
     assert all(torch.equal(one, two) for one, two in zip(before, learner.actor.parameters(), strict=True))
 
 

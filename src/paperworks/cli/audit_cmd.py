@@ -37,7 +37,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from paperworks.control.audit import AuditOptions, advice_line, audit_dataset, figures, write_page
+    from paperworks.control.audit import AuditOptions, advice_line, audit_dataset, commands, figures, write_page
     from paperworks.core.files import json_value
 
     if args.out is not None and Path(args.out).suffix != ".html":
@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     for name, value in figures(found):
         print(f"{name:{width}}  {value}")
     print(f"\n{advice_line(found)}")
+    for command in commands(found)[:1]:
+        print(f"next  {command}")
     if args.out is not None:
         print(f"page  {args.out}")
     return 0

@@ -21,7 +21,14 @@ EXIT_INTERRUPTED = 130
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command's arguments."""
+    """The command's arguments; those of algorithms on logs where one of them is named first."""
+    from paperworks.cli import compare_control, train_control
+
+    first = Parser(prog="paperworks compare", add_help=False)
+    first.add_argument("--config")
+    known, _ = first.parse_known_args(list(argv))
+    if compare_control.is_meant(argv, load_yaml(known.config) if known.config else {}):
+        return compare_control.parse(argv)
     from paperworks.language.comparison.job import FIXED_TRAINING, MeasureOptions
     from paperworks.language.online.methods import trainable_names
     from paperworks.language.rewards.options import RewardOptions
@@ -30,7 +37,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(
         prog="paperworks compare",
         description=f"{HELP} The untrained model is always compared too. The same command again goes on where it was stopped.",
-        epilog=f"objectives: {', '.join(trainable_names())}, and those of --objective-file",
+        epilog=f"objectives: {', '.join(trainable_names())}, and those of --objective-file. Control policies from logs: "
+        f"{', '.join(train_control.ALGORITHMS)}; `paperworks compare td3-bc --help`",
     )
     parser.add_argument(
         "objectives", nargs="*", metavar="OBJECTIVE", help="what to compare; one is compared with the start"
@@ -100,6 +108,10 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
+    if getattr(args, "is_of_control", False):
+        from paperworks.cli import compare_control
+
+        return compare_control.run(args)
     from paperworks.core.progress import Progress
     from paperworks.language.comparison.comparison import compare_job
     from paperworks.language.comparison.job import job_from_config

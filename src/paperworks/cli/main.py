@@ -40,6 +40,8 @@ VERBS: Mapping[str, Verb] = {
     "evaluate": Verb(
         "paperworks.cli.evaluate_cmd", "measure a model: accuracy, KL, reward; unlearning; a reward model"
     ),
+    "act": Verb("paperworks.cli.act_cmd", "a policy's action, or its episodes; of a front, the one for a preference"),
+    "export": Verb("paperworks.cli.export_cmd", "a control policy as an ONNX graph"),
     "select": Verb(
         "paperworks.cli.select_cmd",
         "choose training data: filters by reward, pairs of scored candidates, graded responses",

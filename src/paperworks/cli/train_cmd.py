@@ -27,8 +27,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
         known.config = run_yaml(known.out)
     config = _configuration(known.config) if known.config else {}
-    from paperworks.cli import train_control
+    from paperworks.cli import train_control, train_fronts, train_hybrid
 
+    if train_hybrid.is_meant(argv, config):
+        return train_hybrid.parse(argv, config)
+    if train_fronts.is_meant(argv, config):
+        return train_fronts.parse(argv, config)
     if train_control.is_meant(argv, config):
         return train_control.parse(argv, config)
     from paperworks.cli import train_online
@@ -233,6 +237,14 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
+    if getattr(args, "hybrid", None) is not None:
+        from paperworks.cli import train_hybrid
+
+        return train_hybrid.run(args)
+    if getattr(args, "search", None) is not None:
+        from paperworks.cli import train_fronts
+
+        return train_fronts.run(args)
     if getattr(args, "algorithm", None) is not None:
         from paperworks.cli import train_control
 

@@ -31,7 +31,10 @@ def is_meant(argv: Sequence[str], config: Mapping[str, Any]) -> bool:
     known = (*ALGORITHMS, *DISCRETE_ALGORITHMS, *SAFE_ALGORITHMS)
     is_known = name is not None and str(name).lower().replace("_", "-") in known
     if not is_known and any(word == "--env" or word.startswith("--env=") for word in argv):
-        raise OptionError(f"train {name}: no algorithm for logs of that name{did_you_mean(str(name), known)}")
+        from paperworks.cli.train_fronts import SEARCHES
+
+        hint = did_you_mean(str(name), (*known, *SEARCHES))
+        raise OptionError(f"train {name}: no algorithm for logs of that name{hint}")
     return is_known
 
 

@@ -20,6 +20,7 @@ from paperworks.core.errors import ModelError
 
 ACTORS: dict[str, str] = {
     "perceptron": "paperworks.control.actors:PerceptronActor",
+    "per-step": "paperworks.control.hybrid.actor:StepActor",
     "bcq": "paperworks.control.offline.bcq:BCQActor",
     "allowed": "paperworks.control.discrete.bcq:AllowedActor",
     "family": "paperworks.control.offline.family:FamilyActor",
@@ -44,6 +45,9 @@ class Actor(nn.Module, ABC):
     @abstractmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Actor:
         """An actor of these shapes, whose weights are still to be loaded."""
+
+    def begin(self) -> None:  # noqa: B027 - most actors know no time
+        """An episode begins: for actors that count its steps."""
 
     @abstractmethod
     def forward(self, states: Float[Tensor, "rows state"], draw: torch.Generator | None = None) -> Tensor:

@@ -211,7 +211,8 @@ def _rolled(name: str, made: Behaviours | None, environment: str, count: int, se
                 columns[column].append(value[0])
     finally:
         lanes.close()
-    return joined([Transitions(**{column: np.stack(values) for column, values in columns.items()})])
+    arrays: dict[str, Any] = {column: np.stack(values) for column, values in columns.items()}
+    return joined([Transitions(**arrays)])
 
 
 _COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminations", "truncations")

@@ -263,9 +263,22 @@ def _joined_episodes(episodes: list[Any], source: str, limit: int | None) -> Tra
             flags[each].append(np.asarray(getattr(episode, each), dtype=bool))
     if not episodes:
         raise DataError("no episodes", file=source)
+    for name in ("costs", "constraint"):
+        parts = [part for episode in episodes if (part := _told(episode, name)) is not None]
+        if len(parts) == len(episodes):
+            columns[name] = parts
     return from_arrays(
-        {each: np.concatenate(parts) for each, parts in {**columns, **flags}.items()}, source=source, limit=limit
+        {each: np.concatenate(parts) for each, parts in {**columns, **flags}.items()},
+        source=source,
+        limit=limit,
     )
+
+
+def _told(episode: Any, name: str) -> Array | None:
+    """What an episode's infos say of each step; what they say of its reset, which comes first, is left out."""
+    infos = getattr(episode, "infos", None) or {}
+    key = next((each for each in NAMES[name] if each in infos), None)
+    return None if key is None else np.asarray(infos[key], dtype=np.float32)[-len(episode.rewards) :]
 
 
 def _line(error: BaseException) -> str:

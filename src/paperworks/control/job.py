@@ -92,7 +92,8 @@ def control_job(
         for number, policy in enumerate(result.policies):
             single = len(result.policies) == 1
             policy.save(run.folder / ("policy" if single else f"policy-{job.training.seed + number}"))
-        sections = offline_learner(job.algorithm).explain(result.policies, log, job.options, run.folder)
+        explained = offline_learner(job.algorithm).explain(result.policies, log, job.options, run.folder)
+        sections = [*result.sections, *explained]
         results = {
             "algorithm": job.algorithm, "evaluations": result.evaluations, "final": result.final, "data": facts(log)
         }  # fmt: skip
@@ -121,7 +122,9 @@ class _Shown:
         self._run.log(step=done, **means)
         if "return" in means:
             self._last = f"return {means['return']:.1f}"
-        losses = [f"{name} {means[name]:.3g}" for name in ("critic", "q", "pull", "imitation") if name in means]
+        losses = [
+            f"{name} {means[name]:.3g}" for name in ("critic", "q", "pull", "imitation", "log_loss") if name in means
+        ]
         self._bar.update(done, ", ".join([each for each in (self._last, *losses) if each]))
         if done == self._total and ("return" in means or not self._last):
             self._bar.finish()

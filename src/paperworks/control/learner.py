@@ -76,6 +76,10 @@ class Learner(nn.Module, ABC):
         """What the report of a run says besides its curves; files that go with it are written into the run's folder."""
         return ()
 
+    def judged(self, log: Log) -> Sequence[ReportSection]:
+        """What its networks say of the log that it learned from, for the report; `explain` says what policies show."""
+        return ()
+
     @abstractmethod
     def update(self, batch: Batch, draws: Draws, step: int) -> Mapping[str, Float[Tensor, " seeds"]]:
         """Take step `step` (from 0) and return numbers to log, one a seed, without gradient."""

@@ -19,6 +19,7 @@ from paperworks.core.errors import DataError, OptionError
 
 Keys = NDArray[np.uint64]
 
+_ROWS_AT_ONCE = 1 << 14
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing
 
 
@@ -44,17 +45,28 @@ class Grid:
         Of numpy.digitize(x, linspace(low, high, bins)), by arithmetic. Two different pairs share a key with probability
         2^-64 or so.
         """
-        values = _table(log)
-        span = np.where(self.high > self.low, self.high - self.low, 1.0)
-        places = np.floor((values - self.low) / span * (self.bins - 1)).astype(np.int64) + 1
-        places = np.where(values >= self.high, self.bins, np.clip(places, 0, self.bins))
-        if log.is_discrete:
-            places[:, -1] = log.actions
-        key = np.zeros(len(values), dtype=np.uint64)
-        for column in places.T:
-            key = (key ^ column.astype(np.uint64)) * _MULTIPLIER
-            key ^= key >> np.uint64(29)
-        return key
+        found = np.zeros(len(log), dtype=np.uint64)
+        for begin in range(0, len(log), _ROWS_AT_ONCE):  # what the processor's cache holds
+            rows = slice(begin, begin + _ROWS_AT_ONCE)
+            key = found[rows]
+            columns = [*log.observations[rows].T, *(() if log.is_discrete else log.actions[rows].T)]
+            places = [self._places(column, number) for number, column in enumerate(columns)]
+            for place in [*places, log.actions[rows].astype(np.uint64)] if log.is_discrete else places:
+                key ^= place
+                key *= _MULTIPLIER
+                key ^= key >> np.uint64(29)
+        return found
+
+    def _places(self, values: Float[ndarray, " n"], dimension: int) -> Keys:
+        """The bin of each number, 0 to bins."""
+        low, high = self.low[dimension], self.high[dimension]
+        place = (values.astype(np.float64) - low) / (high - low if high > low else 1.0)
+        place *= self.bins - 1
+        np.floor(place, out=place)
+        place += 1
+        np.clip(place, 0, self.bins, out=place)
+        place[values >= high] = self.bins
+        return place.astype(np.uint64)
 
 
 def trajectory_quality(mean_return: float, random_return: float, best_return: float) -> float:
@@ -66,7 +78,8 @@ def trajectory_quality(mean_return: float, random_return: float, best_return: fl
 
 def unique(keys: Keys) -> int:
     """How many keys differ."""
-    return len(np.unique(keys))
+    ordered = np.sort(keys)  # much faster than numpy's own unique
+    return int((ordered[1:] != ordered[:-1]).sum()) + min(1, len(ordered))
 
 
 def coverage(keys: Keys, reference: Keys, *, draws: int = 5, seed: int = 0) -> float:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from paperworks.control import wide
 from paperworks.control.actors import Activation
 from paperworks.core.seeding import torch_generator
 
@@ -51,14 +52,31 @@ class Perceptrons(nn.Module):
                     drawn = [torch.randn(shape, generator=draw) * scale for draw in draws]
                 kept.append(nn.Parameter(torch.stack(drawn)))
 
-    def forward(self, x: Float[Tensor, "some rows in"], *, every: int = 1) -> Float[Tensor, "some rows out"]:
-        """Each net's output on its own rows; of every `every`-th net alone (the first of a seed's copies)."""
-        last, bend = len(self.weights) - 1, getattr(torch, self.activation)
-        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias[::every], x, weight[::every])
-            if number < last:
-                x = bend(x)
+    def forward(
+        self, x: Float[Tensor, "some rows in"], *, every: int = 1, frozen: bool = False
+    ) -> Float[Tensor, "some rows out"]:
+        """Each net's output on its own rows; of every `every`-th net alone (the first of a seed's copies).
+
+        Gradients of `frozen` nets reach `x` and no weight.
+        """
+        weights, biases = list(self.weights), list(self.biases)
+        if every > 1:
+            weights, biases = ([each[::every] for each in kept] for kept in (weights, biases))
+        if frozen:
+            weights, biases = ([each.detach() for each in kept] for kept in (weights, biases))
+        is_plain = self.activation == "relu" and type(self).bent is Perceptrons.bent
+        if is_plain and wide.suits(x, weights):
+            return wide.perceptrons(x, weights, biases)
+        for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            if number + 1 < len(weights):
+                x = self.bent(x)
         return x
+
+    def bent(self, x: Float[Tensor, "some rows hidden"]) -> Float[Tensor, "some rows hidden"]:
+        """What is made of a hidden layer's sums."""
+        found: Tensor = getattr(torch, self.activation)(x)
+        return found
 
     def alone(self, index: int) -> Perceptrons:
         """A copy of one net, on the CPU."""
@@ -93,18 +111,27 @@ class Critics(nn.Module):
         self.nets = Perceptrons((state + action, *hidden, 1), seeds, name, copies=copies)
 
     def forward(
-        self, states: Float[Tensor, "seeds rows state"], actions: Float[Tensor, "seeds rows action"]
+        self,
+        states: Float[Tensor, "seeds rows state"],
+        actions: Float[Tensor, "seeds rows action"],
+        *,
+        frozen: bool = False,
     ) -> Float[Tensor, "seeds copies rows"]:
+        """Every critic's value; `frozen` where the gradient is for the actions alone."""
         inputs = torch.cat([states, actions], -1)
         if self.copies > 1:
             inputs = inputs.repeat_interleave(self.copies, 0)
-        return self.nets(inputs).squeeze(-1).view(len(states), self.copies, -1)
+        return self.nets(inputs, frozen=frozen).squeeze(-1).view(len(states), self.copies, -1)
 
     def first(
-        self, states: Float[Tensor, "seeds rows state"], actions: Float[Tensor, "seeds rows action"]
+        self,
+        states: Float[Tensor, "seeds rows state"],
+        actions: Float[Tensor, "seeds rows action"],
+        *,
+        frozen: bool = False,
     ) -> Float[Tensor, "seeds rows"]:
         """The first critic alone."""
-        found: Tensor = self.nets(torch.cat([states, actions], -1), every=self.copies)
+        found: Tensor = self.nets(torch.cat([states, actions], -1), every=self.copies, frozen=frozen)
         return found.squeeze(-1)
 
 

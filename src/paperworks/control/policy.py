@@ -138,7 +138,8 @@ class ControlPolicy:
         return self.bounds.outward(found.reshape(*given.shape[:-1], -1))
 
     def acting(self, seed: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """`act` with random numbers of its own, so that a roll-out with the same seed is the same."""
+        """`act` with random numbers of its own from the start of an episode: a roll-out with the same seed is the same."""
+        self.actor.begin()
         draw = torch_generator(seed, "acting")
         return lambda observations: self.act(observations, draw)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from paperworks.core import checkpoints
 from paperworks.core.errors import DataError, OptionError, TrainingDiverged
 from paperworks.core.interrupts import deferred_interrupt
 from paperworks.core.options import check_ranges, option
+
+if TYPE_CHECKING:
+    from paperworks.control.report import ReportSection
 
 LOGGED_EVERY = 500  # steps
 
@@ -58,6 +62,7 @@ class ControlResult:
     policies: Sequence[ControlPolicy]
     evaluations: Sequence[tuple[int, Sequence[float]]]
     final: Mapping[str, Sequence[float]]
+    sections: Sequence[ReportSection] = ()  # what the learner says of the log
 
 
 def train_offline(
@@ -143,7 +148,7 @@ class _Run:
                     raise KeyboardInterrupt(f"interrupted: {kept}")
         if control.then_online:
             self._go_online()
-        return ControlResult(self.policies(), self.evaluations, self.final)
+        return ControlResult(self.policies(), self.evaluations, self.final, self.learner.judged(self.log))
 
     def policies(self) -> list[ControlPolicy]:
         """The actors as they are, one a seed."""
@@ -248,8 +253,14 @@ def check_log(log: Transitions, bounds: Bounds, batch_size: int, *, discrete: bo
     where = log.source or None
     if log.is_discrete != discrete:
         found, expected = ("whole numbers (discrete)", "continuous") if log.is_discrete else ("continuous", "discrete")
+        from paperworks.control.discrete import DISCRETE
+        from paperworks.control.offline import OFFLINE
+
+        fitting = ", ".join(DISCRETE if log.is_discrete else OFFLINE)
         raise DataError(
-            f"actions are {found}; {method or 'this method'} takes {expected} ones", file=where, field="actions"
+            f"actions are {found}; {method or 'this method'} takes {expected} ones; for these there are {fitting}",
+            file=where,
+            field="actions",
         )
     if isinstance(bounds, DiscreteActions) != discrete:
         kinds = ("continuous", "discrete") if discrete else ("discrete", "continuous")

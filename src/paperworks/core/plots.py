@@ -190,6 +190,30 @@ def frontier(
     return _drawn(draw, 7.2 if len(points_by_arm) > 1 else 6.0, 3.8, title or f"{y} against {x}")
 
 
+def scatter(
+    points_by_name: Mapping[str, Sequence[tuple[float, float]]],
+    x: str,
+    y: str,
+    *,
+    title: str = "",
+    colours_by_name: Mapping[str, str] | None = None,
+) -> str:
+    """Points (x, y) of every name, without lines; later names lie on top and are drawn larger."""
+    palette = _palette(points_by_name, colours_by_name)
+
+    def draw(axes: Axes) -> None:
+        for index, (name, points) in enumerate(points_by_name.items()):
+            marker = _MARKERS[index % len(_MARKERS)]
+            axes.scatter(
+                *_columns(points), s=22 + 14 * index, marker=marker, color=palette[name], alpha=0.8, label=name
+            )
+        _label(axes, x, y, title)
+        _grid(axes, "both")
+        _legend(axes, len(points_by_name))
+
+    return _drawn(draw, 7.2 if len(points_by_name) > 1 else 6.0, 3.8, title or f"{y} against {x}")
+
+
 def histogram(
     values_by_name: Mapping[str, Sequence[float]],
     x: str,
@@ -279,13 +303,14 @@ def field(
 
     def draw(axes: Axes) -> None:
         import numpy as np
-        from matplotlib.colors import LinearSegmentedColormap
+        from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 
         shown = np.asarray(values, dtype=float)
-        most = float(np.nanmax(np.abs(shown))) or 1.0
+        low, high = min(float(np.nanmin(shown)), -1e-6), max(float(np.nanmax(shown)), 1e-6)
+        levels = [*np.linspace(low, 0, 9), *np.linspace(0, high, 9)[1:]]
         shades = LinearSegmentedColormap.from_list("field", ["#0072B2", "#A9CDE6", "#F2F2F0", "#F7C9A8", "#D55E00"])
-        filled = axes.contourf(x, y, shown, levels=np.linspace(-most, most, 17), cmap=shades)
-        axes.figure.colorbar(filled, ax=axes, shrink=0.85)
+        filled = axes.contourf(x, y, shown, levels=levels, cmap=shades, norm=TwoSlopeNorm(0, low, high))
+        axes.figure.colorbar(filled, ax=axes, shrink=0.85, ticks=levels[::4], format="%.2g")
         axes.contour(x, y, shown, levels=[0.0], colors=[_INK], linewidths=1.6)
         for number, outline in enumerate(outlines.values()):
             line = axes.contour(x, y, np.asarray(outline, dtype=float), levels=[0.0], colors=[PALETTE[2 + number]])

@@ -43,7 +43,7 @@ class DiscreteBC(DiscreteLearner):
     def update(self, batch: Batch, draws: Draws, step: int) -> Mapping[str, Float[Tensor, " seeds"]]:
         loss = cross_entropy(self.actor(batch.states), batch.actions).mean(1)
         self.descend("actor", loss)
-        return {"imitation": loss.detach()}
+        return {"log_loss": loss.detach()}
 
     def scores(self, states: Float[Tensor, "seeds rows state"]) -> Float[Tensor, "seeds rows actions"]:
         found: Tensor = self.actor(states)

@@ -41,9 +41,9 @@ class DiscreteBCQ(DQN):
     def update(self, batch: Batch, draws: Draws, step: int) -> Mapping[str, Float[Tensor, " seeds"]]:
         told = super().update(batch, draws, step)
         logits = self.imitation(batch.states)
-        likelihood = cross_entropy(logits, batch.actions).mean(1)
-        self.descend("imitation", likelihood + self.options.logit_penalty * logits.square().mean((1, 2)))
-        return {**told, "imitation": likelihood.detach()}
+        log_loss = cross_entropy(logits, batch.actions).mean(1)
+        self.descend("imitation", log_loss + self.options.logit_penalty * logits.square().mean((1, 2)))
+        return {**told, "log_loss": log_loss.detach()}
 
     @torch.no_grad()
     def target(self, batch: Batch) -> Float[Tensor, "seeds rows"]:

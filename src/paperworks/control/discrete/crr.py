@@ -71,7 +71,7 @@ class CRR(DiscreteLearner):
             follow(self.target_critic, self.critic, 1.0)
         return {
             "critic": critic_loss.detach(), "actor": actor_loss.detach(), "q": known.detach().mean(1),
-            "weight": weight.mean(1),
+            "imitated": weight.mean(1),
         }  # fmt: skip
 
     @torch.no_grad()

@@ -24,6 +24,8 @@ from paperworks.control.hybrid.natural_gradient import TrustRegion, natural_step
 from paperworks.control.hybrid.policies import CategoricalPolicies, FlatPerceptrons, GaussianPolicies, Policies
 from paperworks.core.options import check_ranges, option
 
+MOST_NETS = 50  # steps up to which each has a net of its own, unless told
+
 
 @dataclass(frozen=True)
 class TRPOOptions:
@@ -31,7 +33,9 @@ class TRPOOptions:
 
     hidden: tuple[int, ...] = option((16, 16), "widths of the policies' hidden layers (tanh)")
     critic_hidden: tuple[int, ...] = option((64, 64), "widths of the critics' hidden layers (tanh)")
-    per_step_nets: bool = option(True, "a policy and a critic for each step; otherwise one, which is told the step")
+    per_step_nets: bool | None = option(
+        None, "a policy and a critic for each step (true), or one, which is told the step (false); none: up to 50 steps"
+    )
     gamma: float = option(1.0, "discount", low=0, high=1)
     gae_lambda: float = option(0.97, "of generalised advantages", low=0, high=1)
     critic_steps: int = option(30, "of a fresh Adam, each iteration", low=1)
@@ -56,7 +60,9 @@ class HNPGOptions(TRPOOptions):
     """The same on fresh episodes and a log."""
 
     lam: float = option(1.0, "weight of fresh episodes against the log; 0: the log alone", low=0)
-    critic_rounds: int = option(1, "one net for all steps: fits an iteration, each to the targets of the one before", low=1)
+    critic_rounds: int = option(
+        1, "one net for all steps: fits an iteration, each to the targets of the one before", low=1
+    )
 
 
 class HNPG(nn.Module):
@@ -67,8 +73,10 @@ class HNPG(nn.Module):
     ) -> None:
         super().__init__()
         self.options, self.seeds, self.horizon = options, tuple(seeds), horizon
-        self.copies = horizon if options.per_step_nets else 1
-        width = state + (not options.per_step_nets)
+        given = options.per_step_nets
+        self.has_net_a_step = horizon <= MOST_NETS if given is None else given
+        self.copies = horizon if self.has_net_a_step else 1
+        width = state + (not self.has_net_a_step)
         self.policies: Policies
         if is_discrete:
             self.policies = CategoricalPolicies(width, action, options.hidden)
@@ -228,21 +236,21 @@ class HNPG(nn.Module):
 
     def _timed(self, states: Float[Tensor, "seeds steps rows state"], first: int = 0) -> Tensor:
         """States as a net sees them: one net for all steps is told the step, as a share of the horizon."""
-        if self.copies > 1 or self.options.per_step_nets:
+        if self.has_net_a_step:
             return states
         steps = torch.arange(first, first + states.shape[1], device=states.device, dtype=states.dtype) / self.horizon
         return torch.cat([states, steps[None, :, None, None].expand(*states.shape[:-1], 1)], -1)
 
     def _folded(self, values: Tensor) -> Tensor:
         """[seeds, steps, rows, ...] as [nets, rows, ...] (a net a step) or [seeds, steps * rows, ...]."""
-        return values.flatten(0, 1) if self.options.per_step_nets else values.flatten(1, 2)
+        return values.flatten(0, 1) if self.has_net_a_step else values.flatten(1, 2)
 
     def _unfolded(self, values: Tensor, like: Tensor) -> Tensor:
         return values.reshape(like.shape)
 
     def _shares(self, alive: Float[Tensor, "seeds steps rows"]) -> Float[Tensor, "seeds steps rows"]:
         """Each row's share of its net's mean: the rows that are alive weigh the same and add up to 1."""
-        over = 2 if self.options.per_step_nets else (1, 2)
+        over = 2 if self.has_net_a_step else (1, 2)
         return alive / alive.sum(over, keepdim=True).clamp(min=1)
 
     def _of_step(self, parameters: Tensor, step: int) -> Float[Tensor, "seeds parameters"]:

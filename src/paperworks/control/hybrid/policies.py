@@ -36,10 +36,8 @@ class FlatPerceptrons:
         parts[-2:] = [parts[-2] * last_scale, torch.zeros_like(parts[-1])]
         return torch.cat(parts, 1)
 
-    def layers(
-        self, parameters: Float[Tensor, "nets parameters"]
-    ) -> list[tuple[Float[Tensor, "nets in out"], Float[Tensor, "nets 1 out"]]]:
-        """(weight, bias) of every layer, views of the rows."""
+    def layers(self, parameters: Float[Tensor, "nets parameters"]) -> list[tuple[Tensor, Tensor]]:
+        """(weight [nets, in, out], bias [nets, 1, out]) of every layer, views of the rows."""
         found, at = [], 0
         for fan_in, fan_out in itertools.pairwise(self.sizes):
             weight = parameters[:, at : at + fan_in * fan_out].view(-1, fan_in, fan_out)

@@ -33,13 +33,8 @@ class RLPDOptions(SACOptions):
 class NormalisedPerceptrons(Perceptrons):
     """Perceptrons whose hidden layers are normalised (without scale and shift) before they bend."""
 
-    def forward(self, x: Float[Tensor, "some rows in"], *, every: int = 1) -> Float[Tensor, "some rows out"]:
-        last, bend = len(self.weights) - 1, getattr(torch, self.activation)
-        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias[::every], x, weight[::every])
-            if number < last:
-                x = bend(layer_norm(x, x.shape[-1:]))
-        return x
+    def bent(self, x: Float[Tensor, "some rows hidden"]) -> Float[Tensor, "some rows hidden"]:
+        return super().bent(layer_norm(x, x.shape[-1:]))
 
 
 class NormalisedCritics(Critics):

@@ -5,6 +5,7 @@ Improve G_i subject to G_j(pi) >= threshold_j for j != i: each constraint adds -
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +18,8 @@ OFFICIAL_LEAST = 1e-3
 
 def barrier(slack: Tensor, t: float) -> Tensor:
     """-(1/t) log(slack), elementwise; below LEAST_SLACK, and outside the feasible set, its tangent there."""
-    inside = -slack.clamp(min=LEAST_SLACK).log()
-    outside = (LEAST_SLACK - slack).clamp(min=0) / LEAST_SLACK
-    return (inside + outside) / t
+    tangent = (LEAST_SLACK - slack) / LEAST_SLACK - math.log(LEAST_SLACK)
+    return torch.where(slack > LEAST_SLACK, -slack.clamp(min=LEAST_SLACK).log(), tangent) / t
 
 
 def threshold(value: Tensor, beta: float) -> Tensor:

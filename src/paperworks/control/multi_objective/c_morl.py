@@ -3,7 +3,7 @@
     stage 1   PPO on weighted sums, weights on a grid                                 weighted_sum.py
     archive   returns that none dominates, at most 200                                pareto.py, Archive
     select    the N archived policies of largest crowding distance, each once         pareto.py, select
-    stage 2   from each, for each objective i: improve G_i, hold the others (IPO)     barrier.py
+    stage 2   from each, for each objective i: improve G_i, hold the others           barrier.py (IPO), cpo.py
 
 Stage 2 keeps Adam's moments and goes back to the full learning rate, which has fallen to 0 over stage 1. What is held is
 measured as what is expected is: by roll-outs with exploring actions, discounted by `gamma`, the first of the extension
@@ -37,6 +37,8 @@ class CMORLOptions(WeightedSumOptions):
     beta: float = option(0.9, "share of its return that a held objective keeps", below=1)
     t: float = option(20.0, "sharpness of the barrier", above=0)
     ipo_variant: BarrierForm = option("formula", "the barrier of the paper's formula, or the released code's other one")
+    optimiser: Literal["ipo", "cpo"] = option("ipo", "by the barrier, or by constrained steps in a trust region")
+    max_kl: float = option(0.01, "of a constrained step (cpo), nats", above=0)
     selection: Literal["crowding", "random"] = option("crowding", "which archived policies are extended")
 
 
@@ -49,7 +51,7 @@ class CMORL(WeightedSum):
 
     def __init__(self, options: CMORLOptions, spaces: VectorSpaces, reference: Sequence[float], seed: int) -> None:
         super().__init__(options, spaces, reference, seed)
-        self.hold = Hold(options.beta, options.t, options.ipo_variant)
+        self.hold = Hold(options.beta, options.t, options.ipo_variant, options.optimiser, options.max_kl)
         self.chosen: set[Vector] = set()
         self.selections: list[tuple[int, list[Vector]]] = []  # (steps, vectors) of each round
 

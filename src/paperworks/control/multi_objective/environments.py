@@ -123,6 +123,17 @@ def factory(environment: str) -> Factory:
     return make
 
 
+def pays_a_vector(environment: str) -> bool:
+    """Whether an environment has several rewards; False for one that does not load."""
+    try:
+        made = factory(environment)()
+    except OptionError:
+        return False
+    paid = getattr(made.unwrapped, "reward_space", None)
+    made.close()
+    return bool(getattr(paid, "shape", None))
+
+
 def _states(seen: Sequence[Any]) -> Tensor:
     return torch.from_numpy(np.asarray(seen, dtype=np.float32).reshape(len(seen), -1))
 

@@ -25,7 +25,7 @@ def dominated(
     """Whether each of `points` is dominated by one of `by`; an equal vector does not dominate."""
     at_least = (by[None] >= points[:, None]).all(-1)
     better = (by[None] > points[:, None]).any(-1)
-    found: ndarray = (at_least & better).any(1)
+    found: ndarray = np.any(at_least & better, axis=1)
     return found
 
 
@@ -235,6 +235,12 @@ def best_for(points: Float[ndarray, "some objectives"], weights: Sequence[float]
     if not np.isfinite(given).all() or (given < 0).any() or given.sum() <= 0:
         raise OptionError(f"preference {list(weights)}: expected numbers of at least 0, not all 0")
     return int((points @ (given / given.sum())).argmax())
+
+
+def even_preference(objectives: int) -> str:
+    """The same weight for each objective, as the command line takes it."""
+    shares = [round(1 / objectives, 3)] * (objectives - 1)
+    return ",".join(f"{value:g}" for value in (*shares, round(1 - sum(shares), 3)))
 
 
 def check_preference(weights: Sequence[float], objectives: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from paperworks.core.seeding import torch_generator
@@ -39,6 +39,12 @@ class NetShape:
             for number, pair in enumerate(itertools.pairwise((self.state, *self.hidden, out))):
                 found |= {f"{name}.{number}.weight": pair, f"{name}.{number}.bias": pair[1:]}
         return found if self.is_discrete else {**found, "log_std": (self.action,)}
+
+    @property
+    def is_critic(self) -> Bool[Tensor, " size"]:
+        """Which of a row's parameters are the critic's."""
+        parts = [torch.full((math.prod(of),), name.startswith("critic")) for name, of in self.parts.items()]
+        return torch.cat(parts)
 
     @property
     def size(self) -> int:
@@ -160,8 +166,14 @@ class Policies:
         rows[f"{name}_count"] = total[:, 0]
 
     @torch.no_grad()
-    def descend(self, gradient: Float[Tensor, "n size"], rates: Float[Tensor, " n"], most_gradient: float) -> None:
-        """A step of Adam a row, its gradient cut to a norm of `most_gradient`."""
+    def descend(
+        self,
+        gradient: Float[Tensor, "n size"],
+        rates: Float[Tensor, " n"],
+        most_gradient: float,
+        still: Bool[Tensor, "n size"] | None = None,
+    ) -> None:
+        """A step of Adam a row, its gradient cut to a norm of `most_gradient`; what is `still` does not move."""
         rows = self.rows
         norm = gradient.norm(dim=1, keepdim=True)
         gradient = gradient * (most_gradient / (norm + 1e-6)).clamp(max=1.0)
@@ -170,7 +182,8 @@ class Policies:
         rows["second"].lerp_(gradient.square(), 0.001)
         first = rows["first"] / (1 - 0.9 ** rows["updates"])[:, None]
         second = rows["second"] / (1 - 0.999 ** rows["updates"])[:, None]
-        rows["parameters"] -= rates[:, None] * first / (second.sqrt() + EPSILON)
+        step = rates[:, None] * first / (second.sqrt() + EPSILON)
+        rows["parameters"] -= step if still is None else step.masked_fill(still, 0.0)
 
 
 def _start(shape: NetShape, seed: int) -> Float[Tensor, " size"]:

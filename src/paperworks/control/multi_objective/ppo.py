@@ -15,7 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from paperworks.control.hybrid.natural_gradient import TrustRegion
 from paperworks.control.multi_objective.barrier import Limits, expected_returns, official_loss
+from paperworks.control.multi_objective.cpo import constrained_step
 from paperworks.control.multi_objective.environments import Environments
 from paperworks.control.multi_objective.policies import Nets, Policies
 from paperworks.core.options import check_ranges, option
@@ -77,6 +79,8 @@ class Hold:
     beta: float = 0.9  # share of the present return that is kept
     t: float = 20.0  # how sharply: the barrier is -(1/t) log(slack)
     form: BarrierForm = "formula"
+    optimiser: Literal["ipo", "cpo"] = "ipo"  # by the barrier, or by a constrained step within a trust region
+    max_kl: float = 0.01  # of that step, nats
 
 
 class Chance:
@@ -239,11 +243,23 @@ def learn(
     limits: Limits | None = None,
     hold: Hold = Hold(),
 ) -> None:
-    """`epochs` passes over a roll-out, each policy in its own minibatches; without `limits` nothing is held."""
+    """`epochs` passes over a roll-out, each policy in its own minibatches; without `limits` nothing is held.
+
+    With CPO the actors of policies that hold something take one constrained step, and the passes are their critics'.
+    """
     weighted = (batch.advantages * goals.weights[:, None]).sum(-1)
     weighted = (weighted - weighted.mean(1, keepdim=True)) / (weighted.std(1, keepdim=True, correction=0) + 1e-5)
     centred = batch.advantages - batch.advantages.mean(1, keepdim=True)
-    rows = batch.log_probs.shape[1]
+    rows, still = batch.log_probs.shape[1], None
+    if limits is not None and hold.optimiser == "cpo":
+        holds = goals.held.any(1)
+        still = holds[:, None] & ~policies.shape.is_critic
+        moved = constrained_step(
+            policies.shape, policies.rows["parameters"], batch.states, batch.actions, batch.log_probs, weighted,
+            lambda ratio: expected_returns(batch.returns, ratio, centred, batch.horizon), limits,
+            TrustRegion(max_kl=hold.max_kl),
+        )  # fmt: skip
+        limits = None
     size = max(1, math.ceil(rows / options.minibatches))
     for _ in range(options.epochs):
         order = chance.uniform(rows).argsort(1)
@@ -252,7 +268,9 @@ def learn(
             parameters = policies.rows["parameters"].requires_grad_()
             (gradient,) = torch.autograd.grad(loss(Nets(policies.shape, parameters)).sum(), [parameters])
             policies.rows["parameters"] = parameters.detach()
-            policies.descend(gradient, rates, options.most_gradient)
+            policies.descend(gradient, rates, options.most_gradient, still)
+    if still is not None:
+        policies.rows["parameters"] = torch.where(still, moved, policies.rows["parameters"])
 
 
 def _loss_of(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,6 +21,10 @@ from paperworks.control.networks import Perceptrons
 from paperworks.control.offline.td3_bc import TD3BC, TD3BCOptions
 from paperworks.control.offline.vae import ConditionalVAE
 from paperworks.core.options import option
+from paperworks.core.seeding import torch_generator
+
+if TYPE_CHECKING:
+    from paperworks.control.report import ReportSection
 
 ROWS_AT_A_TIME = 4096
 
@@ -67,6 +71,16 @@ def choose_guide(
     return Guide(torch.where(is_candidate[..., None], candidate, logged), pulls, is_candidate)
 
 
+@dataclass(frozen=True)
+class Quality:
+    """What trained networks say of a log, by seed: shares are of its rows."""
+
+    episode_advantage: Sequence[Sequence[float]]  # each episode's mean of Q(s, a) - V(s)
+    positive: Sequence[float]  # rows whose logged action is better than V(s)
+    generated: Sequence[float]  # rows guided by the VAE's proposal
+    logged: Sequence[float]  # rows guided by the logged action
+
+
 class A2PR(TD3BC):
     """-lambda mean Q_1(s, pi(s)) + mask mean 1{guide is good} (pi(s) - guide)^2, guide: the better of VAE's and logged."""
 
@@ -95,7 +109,7 @@ class A2PR(TD3BC):
         told |= self.fit_behaviour(batch, value, draws.normal("behaviour", step, rows, self.vae.latent))
         if (step + 1) % self.options.policy_every == 0:
             action = self.actor(batch.states).tanh()
-            q = self.critics.first(batch.states, action)
+            q = self.critics.first(batch.states, action, frozen=True)
             weight = self.weight(q)
             pull, more = self.guided_pull(batch, action, value, draws.normal("guide", step, rows, self.vae.latent))
             self.move_actor(-weight * q.mean(1) + pull)
@@ -175,15 +189,39 @@ class A2PR(TD3BC):
         return candidate.detach() if self.options.detach_guide else candidate
 
     @torch.no_grad()
-    def findings(self, log: Log) -> dict[str, Any]:
-        """The data's quality, by seed: mean advantage of each episode, share of logged actions better than V(s)."""
-        parts = []
+    def quality(self, log: Log) -> Quality:
+        """What the networks say of the whole log; proposals are drawn with the same numbers each time."""
+        advantages, guides, draw = [], [], torch_generator(self.seeds[0], "quality")
         for begin in range(0, len(log), ROWS_AT_A_TIME):
             rows = torch.arange(begin, min(begin + ROWS_AT_A_TIME, len(log)), device=log.device)
             batch = log.batch(rows.expand(len(self.seeds), -1))
-            parts.append(self.critics.first(batch.states, batch.actions) - self.value(batch.states).squeeze(-1))
-        advantage = torch.cat(parts, 1).cpu()
-        return {"episode_advantage": episode_means(advantage, log.ends.cpu()), "positive": _share(advantage > 0)}
+            value = self.value(batch.states).squeeze(-1)
+            noise = torch.randn(*batch.rows.shape, self.vae.latent, generator=draw).to(log.device)
+            candidate = self.propose(batch, self.actor(batch.states).tanh(), noise)
+            guide = self.guide(batch.states, candidate, batch.actions, value)
+            advantages.append(self.critics.first(batch.states, batch.actions) - value)
+            guides.append(torch.stack([guide.pulls & guide.is_candidate, guide.pulls & ~guide.is_candidate]))
+        advantage, found = torch.cat(advantages, 1).cpu(), torch.cat(guides, 2).float().mean(2).cpu()
+        return Quality(
+            episode_means(advantage, log.ends.cpu()), (advantage > 0).float().mean(1).tolist(), found[0].tolist(),
+            found[1].tolist(),
+        )  # fmt: skip
+
+    def judged(self, log: Log) -> Sequence[ReportSection]:
+        from paperworks.control.report import ReportSection
+        from paperworks.core import plots
+
+        found = self.quality(log)
+        shares = {
+            "logged actions better than V(s)": found.positive,
+            "states whose guide is the VAE's proposal": found.generated,
+            "states whose guide is the logged action": found.logged,
+            "states that nothing pulls": [1 - a - b for a, b in zip(found.generated, found.logged, strict=True)],
+        }
+        facts = {name: f"{sum(values) / len(values):.1%}" for name, values in shares.items()}
+        of_first = plots.histogram({"episodes": found.episode_advantage[0]}, "mean advantage of an episode", bins=30)
+        text = "As critics and value see the log at the end of training, mean over seeds; the figure is of the first seed."
+        return [ReportSection("Quality of the data", text, facts, [(of_first, "Q(s, a) - V(s), each episode's mean")])]
 
 
 def episode_means(
@@ -196,7 +234,3 @@ def episode_means(
         sums = torch.zeros(int(number[-1]) + 1).index_add_(0, number, row)
         found.append((sums / number.bincount()).tolist())
     return found
-
-
-def _share(flags: Tensor) -> list[float]:
-    return [float(value) for value in flags.float().mean(1)]

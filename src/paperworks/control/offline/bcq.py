@@ -85,7 +85,7 @@ class BCQ(Learner):
         with torch.no_grad():
             proposal = self.vae.propose(batch.states, draws.normal("own", step, rows, latent))
         action = shifted(self.perturbation, batch.states, proposal, options.perturbation)
-        actor_loss = -self.critics.first(batch.states, action).mean(1)
+        actor_loss = -self.critics.first(batch.states, action, frozen=True).mean(1)
         self.descend("perturbation", actor_loss)
         follow(self.target_critics, self.critics, options.tau)
         follow(self.target_perturbation, self.perturbation, options.tau)

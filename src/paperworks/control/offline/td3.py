@@ -49,7 +49,7 @@ class TD3(Learner):
         told = self.fit_critics(batch, self.target(batch, draws, step))
         if (step + 1) % self.options.policy_every == 0:
             action = self.actor(batch.states).tanh()
-            loss, more = self.actor_loss(batch, action, self.critics.first(batch.states, action))
+            loss, more = self.actor_loss(batch, action, self.critics.first(batch.states, action, frozen=True))
             self.move_actor(loss)
             told |= more
         return told

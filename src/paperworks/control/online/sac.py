@@ -50,7 +50,8 @@ class SAC(Learner):
         entropy_above = (-log_prob.detach() - target_entropy(self.shapes)).mean(1)
         self.descend("temperature", self.log_temperature * entropy_above)
         temperature = self.log_temperature.detach().exp()
-        actor_loss = (temperature[:, None] * log_prob - self.critics(batch.states, action).amin(1)).mean(1)
+        value = self.critics(batch.states, action, frozen=True).amin(1)
+        actor_loss = (temperature[:, None] * log_prob - value).mean(1)
         self.descend("actor", actor_loss)
         with torch.no_grad():
             following, density = TanhGaussian(self.actor(batch.next_states)).sample(draws.normal("next", step, *shape))

@@ -116,12 +116,16 @@ def feasibility_map(
 
     Raises OptionError for dimensions that the state has not.
     """
-    width = log.observations.shape[1]
-    if len(dims) != 2 or dims[0] == dims[1] or not all(0 <= dim < width for dim in dims):
-        raise OptionError(f"--map-dims {','.join(map(str, dims))}: expected two different ones of 0 to {width - 1}")
-    if width == 2:
+    check_map_dims(dims, log.observations.shape[1])
+    if log.observations.shape[1] == 2:
         return _map_of_values(policy, log, dims, threshold)
     return _map_of_shares(log, found, dims)
+
+
+def check_map_dims(dims: Sequence[int], width: int) -> None:
+    """Raises OptionError unless they are two different numbers of a state of that width."""
+    if len(dims) != 2 or dims[0] == dims[1] or not all(0 <= dim < width for dim in dims):
+        raise OptionError(f"--map-dims {','.join(map(str, dims))}: expected two different ones of 0 to {width - 1}")
 
 
 def _map_of_values(policy: ControlPolicy, log: Transitions, dims: Sequence[int], threshold: float) -> tuple[str, str]:

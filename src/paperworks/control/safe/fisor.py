@@ -27,7 +27,7 @@ from paperworks.control.safe.constraints import ConstraintColumn, check_constrai
 from paperworks.control.safe.diffusion import NoiseModels, Schedule, draw_actions, noise_loss
 from paperworks.control.safe.diffusion_actor import DiffusionActor, Extract, best_candidate, take_net
 from paperworks.control.safe.feasibility import cloning_weights, discounted_limit, reward_weights
-from paperworks.control.safe.feasibility_report import feasibility_sections
+from paperworks.control.safe.feasibility_report import check_map_dims, feasibility_sections
 from paperworks.control.safe.values import Kind, SafeValues
 from paperworks.control.transitions import Transitions
 from paperworks.core.options import option
@@ -105,6 +105,8 @@ class FISOR(Learner):
     @classmethod
     def check(cls, log: Transitions, options: LearnerOptions) -> Sequence[str]:
         assert isinstance(options, FISOROptions)
+        if options.map_dims:
+            check_map_dims(options.map_dims, log.observations.shape[1])
         return check_constraints(log, "costs" if options.critic_type == "qc" else options.constraint)
 
     @classmethod

@@ -5,6 +5,7 @@ Every method gets the same fresh episodes an iteration, and (but for TRPO) the s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from paperworks.control.testbeds.comblock import LATENT_ACTIONS, Comblock
 from paperworks.core.seeding import torch_generator
 
 Act = Callable[[Tensor, int], Tensor]  # what is seen [locks, episodes, state] and the step, to actions
+Choose = Callable[[Tensor, Tensor, int], Tensor]  # the same, told the latent states too
 
 
 @dataclass(frozen=True)
@@ -74,28 +76,23 @@ class Course:
             self.numbers.setdefault(name, []).append(values)
 
 
-@torch.no_grad()
 def play(lock: Comblock, act: Act, episodes: int, draws: Sequence[torch.Generator]) -> Played:
     """Episodes of a policy, which may draw from the same generators."""
+    return _played(lock, lambda seen, latent, step: act(seen, step), episodes, draws)
+
+
+def logged(lock: Comblock, seeds: Sequence[int], episodes: int) -> Played:
+    """A log of each lock: episodes of its behaviour policy, which knows the latent state."""
+    draws = [torch_generator(seed, "log") for seed in seeds]
+    return _played(lock, lambda seen, latent, step: lock.behave(latent, step, draws), episodes, draws)
+
+
+@torch.no_grad()
+def _played(lock: Comblock, choose: Choose, episodes: int, draws: Sequence[torch.Generator]) -> Played:
     latent, states, actions, rewards = lock.start(episodes, draws), [], [], []
     for step in range(lock.horizon):
         states.append(lock.observe(latent, step, draws))
-        actions.append(act(states[-1], step))
-        latent, reward = lock.step(latent, step, actions[-1], draws)
-        rewards.append(reward)
-    states.append(lock.observe(latent, lock.horizon, draws))
-    return Played(torch.stack(states, 1), torch.stack(actions, 1), torch.stack(rewards, 1))
-
-
-@torch.no_grad()
-def logged(lock: Comblock, seeds: Sequence[int], episodes: int) -> Played:
-    """A log of each lock: episodes of its behaviour policy."""
-    draws, latent = [torch_generator(seed, "log") for seed in seeds], None
-    latent = lock.start(episodes, draws)
-    states, actions, rewards = [], [], []
-    for step in range(lock.horizon):
-        states.append(lock.observe(latent, step, draws))
-        actions.append(lock.behave(latent, step, draws))
+        actions.append(choose(states[-1], latent, step))
         latent, reward = lock.step(latent, step, actions[-1], draws)
         rewards.append(reward)
     states.append(lock.observe(latent, lock.horizon, draws))
@@ -115,7 +112,7 @@ def natural_gradient(
     for iteration in range(iterations):
         draws = [torch_generator(seed, "fresh", iteration) for seed in seeds]
         streams = Streams(seeds, iteration, learner.actor)
-        fresh = play(lock, lambda seen, step: _explored(learner, seen, step, draws), episodes, draws)
+        fresh = play(lock, functools.partial(_explored, learner, draws), episodes, draws)
         dtype = learner.actor.dtype
         rewards = fresh.rewards.to(dtype)
         lived = Episodes(fresh.states[:, :-1].to(dtype), fresh.actions.to(dtype), rewards, torch.ones_like(rewards))
@@ -124,7 +121,7 @@ def natural_gradient(
     return course
 
 
-def _explored(learner: HNPG, seen: Tensor, step: int, draws: Sequence[torch.Generator]) -> Tensor:
+def _explored(learner: HNPG, draws: Sequence[torch.Generator], seen: Tensor, step: int) -> Tensor:
     noise = [torch.randn(seen.shape[1], LATENT_ACTIONS, generator=draw) for draw in draws]
     dtype = learner.actor.dtype
     return learner.act(seen.to(dtype), step, torch.stack(noise).to(dtype)).float()
@@ -152,7 +149,7 @@ def rlpd(
 
     for iteration in range(iterations):
         own = [torch_generator(seed, "fresh", iteration) for seed in seeds]
-        lived.append(play(lock, lambda seen, _: _squashed(learner, seen, own), episodes, own))
+        lived.append(play(lock, functools.partial(_squashed, learner, own), episodes, own))
         replay = _joined(lived)
         for step in range(iteration * updates, (iteration + 1) * updates):
             learner.update(mixed(half(log, "log", step), half(replay, "replay", step)), draws, step)
@@ -166,7 +163,7 @@ def _joined(lived: Sequence[Played]) -> Played:
 
 
 @torch.no_grad()
-def _squashed(learner: RLPD, seen: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
+def _squashed(learner: RLPD, draws: Sequence[torch.Generator], seen: Tensor, step: int) -> Tensor:
     noise = torch.stack([torch.randn(seen.shape[1], LATENT_ACTIONS, generator=draw) for draw in draws])
     return TanhGaussian(learner.actor(seen)).sample(noise)[0]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,9 @@ class DataSets:
     best_return: float
 
     def scaled(self, mean_return: float) -> float:
-        """0 for the random policy, 100 for the best of the online run."""
+        """0 for the random policy, 100 for the best of the online run; NaN where that was not better."""
+        if self.best_return <= self.random_return:
+            return math.nan
         return 100 * (mean_return - self.random_return) / (self.best_return - self.random_return)
 
     def save(self, folder: Path) -> None:
@@ -93,7 +96,8 @@ class DataSets:
         described, sets = read_json(folder / "measured.json"), {}
         for kind, (quality, coverage) in described["sets"].items():
             with np.load(folder / f"{kind}.npz", allow_pickle=False) as arrays:
-                sets[kind] = DataSet(Transitions(**{name: arrays[name] for name in arrays.files}), quality, coverage)
+                log = Transitions(**{name: arrays[name] for name in arrays.files})
+            sets[kind] = DataSet(log, math.nan if quality is None else quality, coverage)
         return cls(sets, described["random_return"], described["best_return"])
 
 
@@ -114,12 +118,12 @@ def make_sets(name: str, size: RunSize, seed: int) -> DataSets:
     logs["mixed"] = joined(logs["random"], logs["expert"], round(RANDOM_SHARE * count))
     random_return = mean_return(logs["random"], world.limit)
     grid = Grid.of(replay)
-    reference = grid.keys(replay)
+    reference, scale = grid.keys(replay), DataSets({}, random_return, best_return)
     sets = {}
     for kind in KINDS:
-        quality = measures.trajectory_quality(mean_return(logs[kind], world.limit), random_return, best_return)
-        sets[kind] = DataSet(logs[kind], quality, measures.coverage(grid.keys(logs[kind]), reference))
-    return DataSets(sets, random_return, best_return)
+        covered = measures.coverage(grid.keys(logs[kind]), reference)
+        sets[kind] = DataSet(logs[kind], scale.scaled(mean_return(logs[kind], world.limit)) / 100, covered)
+    return dataclasses.replace(scale, sets=sets)
 
 
 def run_online(world: World, size: RunSize, seed: int) -> tuple[OnlineDQN, Transitions, float]:

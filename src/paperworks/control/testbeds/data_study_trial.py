@@ -47,7 +47,7 @@ class StudySize:
 
 SIZES: Mapping[Budget, StudySize] = {
     "smoke": StudySize(
-        RunSize(100, lanes=5, warm_up=20, evaluations=1, episodes=2), updates=10, evaluations=1, episodes=2
+        RunSize(60, lanes=5, warm_up=20, evaluations=4, episodes=2), updates=10, evaluations=1, episodes=2
     ),
     "small": StudySize(),
     "full": StudySize(
@@ -140,11 +140,13 @@ class Points:
 
     def measured(self) -> dict[str, Any]:
         """The cell's metrics."""
-        quality, coverage, best, last = map(np.asarray, (self.quality, self.coverage, self.best, self.last))
+        every = np.array([self.quality, self.coverage, self.best, self.last])
+        known = np.isfinite(every).all(0)  # a run that never did better than random has no scale
+        quality, coverage, best, last = every[:, known]
         of_quality, of_coverage = standardised_weights(best, quality, coverage)
         high = quality > HIGH
         either = high | (coverage > HIGH) | ((quality > MODERATE) & (coverage > MODERATE))
-        of_kind = {kind: float(best[[each == kind for each in self.kinds]].mean()) for kind in KINDS}
+        kinds = np.array(self.kinds)[known]
         return {
             "quality_pearson": pearson(quality, best),
             "coverage_pearson": pearson(coverage, best),
@@ -154,11 +156,12 @@ class Points:
             "coverage_weight": of_coverage,
             "quality_pearson_last": pearson(quality, last),
             "coverage_pearson_last": pearson(coverage, last),
-            "at_high_quality": float(best[high].mean()) if high.any() else math.nan,
-            "at_either": float(best[either].mean()) if either.any() else math.nan,
-            "performance": float(best.mean()),
-            "last_performance": float(last.mean()),
-            **{f"on_{kind}": value for kind, value in of_kind.items()},
+            "at_high_quality": _mean(best[high]),
+            "at_either": _mean(best[either]),
+            "performance": _mean(best),
+            "last_performance": _mean(last),
+            **{f"on_{kind}": _mean(best[kinds == kind]) for kind in KINDS},
+            "logs": float(known.sum()),
             "names": self.names,
             "quality": self.quality,
             "coverage": self.coverage,
@@ -168,7 +171,7 @@ class Points:
 
 def pearson(first: Float[ndarray, " n"], second: Float[ndarray, " n"]) -> float:
     """Pearson's correlation; NaN where a side is constant."""
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return math.nan
     return float(np.corrcoef(first, second)[0, 1])
 
@@ -177,12 +180,15 @@ def standardised_weights(
     performance: Float[ndarray, " n"], quality: Float[ndarray, " n"], coverage: Float[ndarray, " n"]
 ) -> tuple[float, float]:
     """Least squares of performance on both measures, all scaled to deviation 1; NaN where one is constant."""
-    columns = [values - values.mean() for values in (performance, quality, coverage)]
-    if any(np.ptp(values) == 0 for values in columns):
+    if len(performance) < 3 or any(np.ptp(values) == 0 for values in (performance, quality, coverage)):
         return math.nan, math.nan
-    y, *x = (values / values.std() for values in columns)
+    y, *x = ((values - values.mean()) / values.std() for values in (performance, quality, coverage))
     found = np.linalg.lstsq(np.stack(x, 1), y, rcond=None)[0]
     return float(found[0]), float(found[1])
+
+
+def _mean(values: Float[ndarray, " n"]) -> float:
+    return float(values.mean()) if len(values) else math.nan
 
 
 def _as_log(log: Transitions) -> Log:

@@ -79,10 +79,10 @@ MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
 
 @dataclass(frozen=True)
 class KeyDoor:
-    """A grid of 8 x 8 cut in two by a wall with a door that opens to who has the key; reward at the goal behind it.
+    """A grid of 8 x 8 cut in two by a wall with a door that opens to who has the key; the goal is behind it.
 
     Deterministic: a move into a wall, out of the grid or into the closed door does nothing; who stands on the key has it.
-    Each step costs 1 / limit, the goal earns 1. Episodes begin anywhere left of the wall, without the key.
+    Reward -1 a step, until the goal is reached. Episodes begin anywhere left of the wall, without the key.
     """
 
     wall: int  # its column
@@ -121,7 +121,7 @@ class KeyDoor:
         row, column = torch.where(is_open, new_row, row), torch.where(is_open, new_column, column)
         held = held | self._is_at(row, column, self.key)
         over = self._is_at(row, column, self.goal) == 1
-        reward = over.float() - 1 / self.limit
+        reward = -torch.ones(row.shape)
         return torch.stack([row, column, held], -1).float(), reward, over, torch.zeros_like(reward)
 
     @staticmethod

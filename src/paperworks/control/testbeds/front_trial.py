@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,13 @@ from paperworks.control.multi_objective.weighted_sum import WeightedSum
 from paperworks.control.testbeds.vector_worlds import CircleBandit, DeepSea, FruitTree
 from paperworks.experiment.definition import Arm, Budget, Workspace
 
-LEARNING_RATES = (3e-3, 1e-2)
 FIRST_TUNING_SEED = 1_000_000
-TUNING_SEEDS: Mapping[Budget, int] = {"smoke": 0, "small": 3, "full": 5}
+TUNING_SEEDS: Mapping[Budget, int] = {"smoke": 0, "small": 2, "full": 5}
 CURVE_POINTS = 20
 NEAR = 1e-3  # of a true point, in every objective
 
 METHODS: Mapping[str, type[FrontSearch]] = {each.name: each for each in (CMORL, WeightedSum)}
+Grid = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -41,46 +42,57 @@ class Task:
     make: Callable[[], Any]
     reference: tuple[float, ...]
     steps: Mapping[Budget, int]
-    init_share: float
+    init_share: float  # of the steps, of stage 1
     utility_parts: int  # of the grid of preferences
+    learning_rates: Sequence[float]
     options: Mapping[str, Any]
-    structures: Mapping[str, Sequence[Mapping[str, Any]]] = field(
-        default_factory=dict
-    )  # an arm's own grid, by its name
+    own: Mapping[str, Grid]  # an arm's own grid, by its name
 
     @property
     def world(self) -> VectorWorld:
         made: VectorWorld = self.make()
         return made
 
+    def grid(self, arm: str) -> Grid:
+        """The settings that an arm is tuned over: six each."""
+        return [{"learning_rate": rate, **own} for rate in self.learning_rates for own in self.own[arm]]
 
-SHARED = {"eval_episodes": 1, "evaluate_every": 1, "epochs": 4, "gamma": 0.99}
-LEGS: Sequence[Mapping[str, Any]] = tuple({"updates_a_leg": each} for each in (5, 10, 20))
-EXTENDED = dict.fromkeys(("c-morl", "random", "unconstrained", "official"), LEGS)
-ENDS: Sequence[Mapping[str, Any]] = tuple({"entropy": each} for each in (0.0, 0.01, 0.03))
+
+SHARED: Mapping[str, Any] = {"eval_episodes": 1, "evaluate_every": 1, "epochs": 4, "gamma": 0.99, "weight_step": 1.0}
+
+
+def _grid(name: str, values: Sequence[float]) -> Grid:
+    return tuple({name: value} for value in values)
+
+
+def _extended(legs: Sequence[int]) -> dict[str, Grid]:
+    plain = dict.fromkeys(("c-morl", "random", "unconstrained", "official"), _grid("updates_a_leg", legs))
+    return {**plain, "cpo": tuple({"max_kl": each, "updates_a_leg": legs[1]} for each in (0.03, 0.1, 0.3))}
+
 
 CIRCLE = Task(
-    CircleBandit, (-0.01, -0.01), {"smoke": 2000, "small": 10_000, "full": 10_000}, 0.2, 20,
-    {**SHARED, "hidden": (16,), "rollout_steps": 1, "copies": 64, "minibatches": 2, "normalise_states": False,
-     "weight_step": 1.0},
-    {**EXTENDED, "ends": ENDS, "weighted-sum": tuple({"policies": each} for each in (5, 10, 20))},
+    CircleBandit, (-0.01, -0.01), {"smoke": 2000, "small": 10_000, "full": 10_000}, 0.2, 20, (3e-3, 1e-2),
+    {**SHARED, "hidden": (16,), "rollout_steps": 1, "copies": 64, "minibatches": 2, "normalise_states": False},
+    {**_extended((5, 10, 20)), "ends": _grid("entropy", (0.0, 0.01, 0.03)),
+     "weighted-sum": _grid("policies", (5, 10, 20))},
 )  # fmt: skip
 
 
 def _sea(map: Any) -> Task:
     return Task(
-        lambda: DeepSea(map), (0.0, -25.0), {"smoke": 2000, "small": 12_000, "full": 50_000}, 0.4, 20,
-        {**SHARED, "hidden": (32, 32), "rollout_steps": 32, "copies": 4, "minibatches": 4, "weight_step": 1.0},
-        {**EXTENDED, "ends": ENDS, "weighted-sum": tuple({"policies": each} for each in (3, 5, 10))},
+        lambda: DeepSea(map), (0.0, -25.0), {"smoke": 2000, "small": 12_000, "full": 50_000}, 0.4, 20, (3e-3, 1e-2),
+        {**SHARED, "hidden": (32, 32), "rollout_steps": 32, "copies": 4, "minibatches": 4},
+        {**_extended((3, 5, 10)), "ends": _grid("entropy", (0.0, 0.01, 0.03)),
+         "weighted-sum": _grid("policies", (3, 5, 10))},
     )  # fmt: skip
 
 
 SEAS = {"convex": _sea("convex"), "concave": _sea("concave")}
 TREE = Task(
-    FruitTree, (-1.0,) * 6, {"smoke": 3000, "small": 60_000, "full": 200_000}, 0.25, 4,
-    {**SHARED, "hidden": (32, 32), "rollout_steps": 6, "copies": 8, "minibatches": 2, "weight_step": 1.0},
-    {**EXTENDED, "stage-1": tuple({"weight_step": each} for each in (1.0, 0.5, 1 / 3)),
-     "weighted-sum": tuple({"policies": each} for each in (20, 40, 80))},
+    FruitTree, (-1.0,) * 6, {"smoke": 3000, "small": 60_000, "full": 200_000}, 0.25, 4, (1e-2, 3e-2),
+    {**SHARED, "hidden": (32, 32), "rollout_steps": 6, "copies": 8, "minibatches": 2},
+    {**_extended((3, 5, 10)), "stage-1": _grid("weight_step", (1 / 2, 1 / 3, 1 / 4)),
+     "weighted-sum": _grid("policies", (40, 80, 160))},
 )  # fmt: skip
 
 
@@ -89,7 +101,8 @@ def circle_cell(
 ) -> list[dict[str, Any]]:
     """Part A."""
     if arm.name == "four":
-        return [{"interior": 4.0} for _ in seeds]
+        names = ("hypervolume", "utility", "found", "sparsity", "steps", "learning_rate", "chosen")
+        return [{"interior": 4.0, **dict.fromkeys(names, math.nan)} for _ in seeds]
     found = _searched(CIRCLE, arm, seeds, budget)
     return [{**each, "interior": each["found"] - each["ends"]} for each in found]
 
@@ -110,28 +123,24 @@ def tree_cell(
 
 def _searched(task: Task, arm: Arm, seeds: Sequence[int], budget: Budget) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
-    tuned = _tuned(task, arm, budget)
-    searches = search(task, arm, tuned, seeds, budget)
-    number = task.structures[arm.name].index({name: tuned[name] for name in task.structures[arm.name][0]})
-    told = {
-        "learning_rate": tuned["learning_rate"],
-        "structure": float(next(iter(task.structures[arm.name][number].values()))),
-    }
-    return [{**measured(task, each, budget), **told} for each in searches]
+    chosen = _chosen(task, arm, budget)
+    searches = search(task, arm, task.grid(arm.name)[chosen], seeds, budget)
+    learning_rate = float(task.grid(arm.name)[chosen]["learning_rate"])
+    return [
+        {**measured(task, each, budget), "chosen": float(chosen), "learning_rate": learning_rate} for each in searches
+    ]
 
 
-def _tuned(task: Task, arm: Arm, budget: Budget) -> dict[str, Any]:
-    """The learning rate and the arm's own option of the highest mean hypervolume on the tuning seeds."""
-    grid = [{"learning_rate": rate, **own} for rate in LEARNING_RATES for own in task.structures[arm.name]]
+def _chosen(task: Task, arm: Arm, budget: Budget) -> int:
+    """Which settings of the arm's grid reach the highest mean hypervolume on the tuning seeds."""
     seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + TUNING_SEEDS[budget])
     if not seeds:
-        return grid[0]
-    volume = volume_of(task)
-    reached = []
-    for options in grid:
-        found = search(task, arm, options, seeds, budget)
+        return 0
+    volume, reached = volume_of(task), []
+    for settings in task.grid(arm.name):
+        found = search(task, arm, settings, seeds, budget)
         reached.append(float(np.mean([volume(each.archive.points) for each in found])))
-    return grid[int(np.argmax(reached))]
+    return int(np.argmax(reached))
 
 
 def search(task: Task, arm: Arm, options: Mapping[str, Any], seeds: Sequence[int], budget: Budget) -> list[FrontSearch]:

@@ -26,10 +26,10 @@ BLIND = "blind, "  # latent states look alike, so that what bootstraps cannot be
 
 ETAS = (4.0, 16.0, 64.0)
 TABULAR_EPISODES, TABULAR_LOG = 200, 5000
-TABULAR_ITERATIONS = {"smoke": 3, "small": 100, "full": 400}
+TABULAR_ITERATIONS = {"smoke": 3, "small": 60, "full": 400}
 
-MAX_KLS = (0.005, 0.01, 0.02)
-RLPD_RATES = (3e-4, 1e-3, 3e-3)
+MAX_KLS = (0.01, 0.02, 0.04)
+RLPD_RATES = (1e-3, 3e-3, 1e-2)
 BC_RATES = (1e-3, 3e-3, 1e-2)
 SOLVED = 0.5
 
@@ -44,12 +44,13 @@ class Size:
     updates: int  # of RLPD, an iteration
     clone_updates: int
     tuning_seeds: int
+    tuning_iterations: int
 
 
 SIZES: dict[Budget, Size] = {
-    "smoke": Size({3: 2, 5: 2}, 200, 60, 2, 5, 0),
-    "small": Size({3: 60, 5: 100}, 20_000, 1000, 100, 1000, 2),
-    "full": Size({3: 300, 5: 1500}, 50_000, 1000, 1000, 5000, 5),
+    "smoke": Size({3: 2, 5: 2}, 200, 60, 2, 5, 0, 0),
+    "small": Size({3: 40, 5: 50}, 20_000, 1000, 100, 1000, 2, 25),
+    "full": Size({3: 300, 5: 1500}, 50_000, 1000, 1000, 5000, 5, 300),
 }
 
 
@@ -129,10 +130,11 @@ def tabular_course(
 
 
 def imitated(log: TabularLog, groups: Tensor) -> Float[Tensor, "locks states actions"]:
-    """The log's share of each action in a group of states."""
+    """The log's share of each action in a group of states; all the same where it has none."""
     count = log.share.new_zeros(len(log.share), int(groups.max()) + 1, log.share.shape[-1])
     count = count.index_add(1, groups, log.share)
-    return (count / count.sum(-1, keepdim=True))[:, groups]
+    total = count.sum(-1, keepdim=True)
+    return torch.where(total > 0, count / total, 1 / count.shape[-1])[:, groups]
 
 
 def pooled(log: TabularLog, fresh: TabularLog) -> TabularLog:
@@ -154,9 +156,9 @@ def comblock_cell(
     torch.set_num_threads(1)
     method = arm.options["method"]
     point = _tuned_point(method, budget)
-    course = comblock_course(method, setting, seeds, point, budget)
-    opened = torch.stack(course.opened)
-    episodes = -(-SIZES[budget].steps // settings_horizon(setting)[0])
+    horizon = settings_horizon(setting)[0]
+    course = comblock_course(method, setting, seeds, point, budget, SIZES[budget].iterations[horizon])
+    opened, episodes = torch.stack(course.opened), -(-SIZES[budget].steps // horizon)
     cells = []
     for place in range(len(seeds)):
         curves = {name: [float(values[place]) for values in found] for name, found in course.numbers.items()}
@@ -180,22 +182,26 @@ def comblock_cell(
 def _tuned_point(method: str, budget: Budget) -> float:
     """The point of the arm's grid that does best in locks of horizon 3 of its own."""
     grid = {"rlpd": RLPD_RATES, "bc": BC_RATES, "bc-mean": BC_RATES}.get(method, MAX_KLS)
-    tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + SIZES[budget].tuning_seeds)
+    size = SIZES[budget]
+    tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + size.tuning_seeds)
     if not tuning:
         return grid[1]
-    reached = [float(torch.stack(comblock_course(method, "H=3", tuning, p, budget).opened).mean()) for p in grid]
+    courses = [comblock_course(method, "H=3", tuning, point, budget, size.tuning_iterations) for point in grid]
+    reached = [float(torch.stack(course.opened).mean()) for course in courses]
     return grid[reached.index(max(reached))]
 
 
-def comblock_course(method: str, setting: str, seeds: Sequence[int], point: float, budget: Budget) -> Course:
+def comblock_course(
+    method: str, setting: str, seeds: Sequence[int], point: float, budget: Budget, iterations: int
+) -> Course:
     """An arm on its locks: `point` is the KL a step of HNPG and TRPO, the learning rate of RLPD and BC."""
     size, (horizon, is_blind) = SIZES[budget], settings_horizon(setting)
     lock = Comblock.drawn(horizon, seeds, twin=is_blind, blind=is_blind)
-    iterations, episodes = size.iterations[horizon], -(-size.steps // horizon)
+    episodes = -(-size.steps // horizon)
     log = comblock_trial.logged(lock, seeds, size.log)
     if method in ("bc", "bc-mean"):
         found = comblock_trial.cloned(lock, seeds, log, point, updates=size.clone_updates, episodes=1000)
-        return Course([found[method == "bc-mean"]] * iterations)
+        return Course([found[method == "bc-mean"]] * iterations)  # no iteration changes it
     if method == "rlpd":
         options = RLPDOptions(hidden=(64, 64), learning_rate=point)
         return comblock_trial.rlpd(lock, seeds, options, log, iterations, episodes, updates=size.updates)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,9 +28,7 @@ class Nets:
         return len(self.logs)
 
     @classmethod
-    def grid(
-        cls, logs: Sequence[Transitions], seeds: Sequence[int], points: Sequence[Mapping[str, float]]
-    ) -> Nets:
+    def grid(cls, logs: Sequence[Transitions], seeds: Sequence[int], points: Sequence[Mapping[str, float]]) -> Nets:
         """Every log at every point of a grid: net `p * len(logs) + l` has point p and log l."""
         names = list(points[0])
         varied = {name: [point[name] for point in points for _ in logs] for name in names}
@@ -75,8 +73,6 @@ class Trained:
         return lambda states: self.learner.act(self.normalised(states))
 
 
-def best_point(
-    points: Sequence[Mapping[str, float]], scores: Tensor
-) -> Mapping[str, float]:
+def best_point(points: Sequence[Mapping[str, float]], scores: Tensor) -> Mapping[str, float]:
     """The point of a grid with the highest mean score; `scores` are [points * logs], as `Nets.grid` orders nets."""
     return points[int(scores.view(len(points), -1).mean(1).argmax())]

@@ -10,6 +10,11 @@ OWN: dict[str, str] = {
 }
 """Where the world of each environment lives."""
 
+SINGLE: dict[str, tuple[str, int]] = {
+    "paperworks/Comblock-v0": ("paperworks.control.testbeds.comblock_environment:ComblockEnvironment", 5),
+}
+"""Environments of their own: where the class lives, and the steps of an episode."""
+
 
 def register_own() -> None:
     """Tell gymnasium of these environments; again is harmless."""
@@ -23,6 +28,9 @@ def register_own() -> None:
                 max_episode_steps=world_at(place).limit,
                 kwargs={"place": place},
             )
+    for name, (place, limit) in SINGLE.items():
+        if name not in gymnasium.registry:
+            gymnasium.register(name, entry_point=place, max_episode_steps=limit)
 
 
 def world_at(place: str) -> Any:

@@ -1,7 +1,7 @@
 """The point robot of FISOR's repository (arXiv 2401.10700): drive to a goal past two round hazards, with inertia.
 
-State (x, y, v, theta), controls (dv/dt, dtheta/dt) in [-1, 1], steps of 0.05 s. The constraint is h = 0.8 - distance to the
-nearest hazard's centre, above 0 inside; a step's cost is 1 where it leads inside. An episode is over at the goal and
+State (x, y, v, theta), controls (dv/dt, dtheta/dt) in [-1, 1], time steps of 0.05 s. The constraint is h = 0.8 - distance to
+the nearest hazard's centre, above 0 inside; the cost counts time steps that end inside. An episode is over at the goal and
 outside the arena. Whether a violation can still be avoided is known by trying manoeuvres (`avoidable`).
 """
 
@@ -26,11 +26,19 @@ STILL = 1e-6
 
 @dataclass(frozen=True)
 class PointRobot:
-    """The world: latents (x, y, v, theta); policies see x, y, v, cos theta, sin theta and where each hazard lies."""
+    """The world: latents (x, y, v, theta); policies see x, y, v, cos theta, sin theta and where each hazard lies.
 
+    A control is held for `hold` time steps (the paper's robot: one).
+    """
+
+    hold: int = 1
     state: int = 5 + 3 * len(HAZARDS)
     action: int = 2
-    limit: int = 300
+
+    @property
+    def limit(self) -> int:
+        """300 time steps."""
+        return 300 // self.hold
 
     def start(self, shape: tuple[int, ...], draw: torch.Generator) -> Float[Tensor, "*shape latent"]:
         low, high = torch.tensor(STARTS).T
@@ -50,12 +58,34 @@ class PointRobot:
     ) -> tuple[
         Float[Tensor, "*shape latent"], Float[Tensor, "*shape"], Bool[Tensor, "*shape"], Float[Tensor, "*shape"]
     ]:
-        """Reward: how much nearer the goal is, and 1 at it."""
-        following = moved(latent, action)
-        before, after = goal_distance(latent), goal_distance(following)
-        reached = after <= GOAL_RADIUS
-        over = reached | (following[..., :2].abs() > ARENA).any(-1)
-        return following, before - after + reached, over, (constraint(following) > 0).float()
+        """Reward: how much nearer the goal is, and 1 at it. What is over stands still."""
+        before = goal_distance(latent)
+        over, cost = torch.zeros_like(before, dtype=torch.bool), torch.zeros_like(before)
+        for _ in range(self.hold):
+            latent = torch.where(over[..., None], latent, moved(latent, action))
+            cost = cost + ((constraint(latent) > 0) & ~over)
+            over = over | _is_over(latent)
+        after = goal_distance(latent)
+        return latent, before - after + (after <= GOAL_RADIUS), over, cost
+
+    def worst(
+        self, latent: Float[Tensor, "*shape latent"], action: Float[Tensor, "*shape action"]
+    ) -> Float[Tensor, "*shape"]:
+        """The largest constraint of a state and of those on the way to the next one, which is not among them."""
+        found = constraint(latent)
+        for _ in range(self.hold - 1):
+            latent = moved(latent, action)
+            found = torch.maximum(found, constraint(latent))
+        return found
+
+
+def latent_of(states: Float[Tensor, "*shape state"]) -> Float[Tensor, "*shape latent"]:
+    """(x, y, v, theta) of what policies see."""
+    return torch.cat([states[..., :3], torch.atan2(states[..., 4], states[..., 3])[..., None]], -1)
+
+
+def _is_over(latent: Float[Tensor, "*shape latent"]) -> Bool[Tensor, "*shape"]:
+    return (goal_distance(latent) <= GOAL_RADIUS) | (latent[..., :2].abs() > ARENA).any(-1)
 
 
 def moved(latent: Float[Tensor, "*shape latent"], action: Float[Tensor, "*shape action"]) -> Tensor:
@@ -79,46 +109,48 @@ def goal_distance(latent: Float[Tensor, "*shape xy_more"]) -> Float[Tensor, "*sh
 
 # ------------------------------------------------------------------------------------------------------------- the truth
 
-_HOLDS = (0, 5, 10, 20, 40)  # steps of a manoeuvre's first control
+_SECONDS = (0.0, 0.25, 0.5, 1.0, 2.0)  # of a manoeuvre's first control
 
 
-def avoidable(latent: Float[Tensor, "rows latent"], *, limit: int = PointRobot().limit) -> Bool[Tensor, " rows"]:
+def avoidable(latent: Float[Tensor, "rows latent"], world: PointRobot = PointRobot()) -> Bool[Tensor, " rows"]:
     """Whether some manoeuvre avoids every violation from here, this state's own included, to the end of the episode.
 
-    A manoeuvre holds a control for some steps, then another; one that brakes stays where it stops. Controls are the nine
+    A manoeuvre holds a control for some time, then another; one that brakes stays where it stops. Controls are the nine
     of {-1, 0, 1}^2. A state that only finer steering could save counts as lost.
     """
     safe = torch.zeros(len(latent), dtype=torch.bool)
     controls = list(itertools.product((-1.0, 0.0, 1.0), repeat=2))
-    for hold in _HOLDS:
-        for first, then in itertools.product(controls, controls):
+    for steps in sorted({round(seconds / TIME_STEP / world.hold) for seconds in _SECONDS}):
+        for first, then in itertools.product(controls if steps else controls[:1], controls):
             open_rows = torch.nonzero(~safe).squeeze(-1)
-            if (hold == 0 and first != controls[0]) or not len(open_rows):
-                continue
-            safe[open_rows] = _survives(latent[open_rows], first, then, hold, limit)
+            if len(open_rows):
+                safe[open_rows] = _survives(world, latent[open_rows], first, then, steps)
     return safe
 
 
 def _survives(
-    latent: Float[Tensor, "rows latent"], first: tuple[float, ...], then: tuple[float, ...], hold: int, limit: int
+    world: PointRobot,
+    latent: Float[Tensor, "rows latent"],
+    first: tuple[float, ...],
+    then: tuple[float, ...],
+    steps: int,
 ) -> Bool[Tensor, " rows"]:
-    """Whether this manoeuvre does."""
+    """Whether `first` for so many steps, then the other control, does."""
     safe, rows = torch.zeros(len(latent), dtype=torch.bool), torch.arange(len(latent))
     kept = constraint(latent) <= 0
     latent, rows = latent[kept], rows[kept]
-    for step in range(limit):
+    for step in range(world.limit):
         if not len(rows):
             break
-        control = torch.tensor(first if step < hold else then).expand(len(latent), -1)
-        if step >= hold and then[0] < 0:  # braking: no further than to a stop
-            stop = (-latent[:, 2] / TIME_STEP).clamp(-1, 1)
+        brakes = step >= steps and then[0] < 0
+        control = torch.tensor(first if step < steps else then).expand(len(latent), -1)
+        if brakes:  # no further than to a stop
+            stop = (-latent[:, 2] / (TIME_STEP * world.hold)).clamp(-1, 1)
             control = torch.stack([stop, control[:, 1]], -1)
-        latent = moved(latent, control)
-        over = (goal_distance(latent) <= GOAL_RADIUS) | (latent[:, :2].abs() > ARENA).any(-1)
-        inside = constraint(latent) > 0
-        stands = (latent[:, 2].abs() < STILL) & torch.tensor(step >= hold and then[0] < 0)
-        safe[rows[(over | stands) & ~inside]] = True
-        going = ~(over | inside | stands)
+        latent, _, over, cost = world.step(latent, control)
+        stands = (latent[:, 2].abs() < STILL) & torch.tensor(brakes)
+        safe[rows[(over | stands) & (cost == 0)]] = True
+        going = ~(over | stands) & (cost == 0)
         latent, rows = latent[going], rows[going]
     safe[rows] = True
     return safe
@@ -129,7 +161,7 @@ def _survives(
 
 def steering(states: Float[Tensor, "*shape state"]) -> Float[Tensor, "*shape action"]:
     """A driver of what policies see: heads for the goal, turns away from hazards on its course, and slows down near them."""
-    x, y, v, theta = (*states[..., :3].unbind(-1), torch.atan2(states[..., 4], states[..., 3]))
+    x, y, v, theta = latent_of(states).unbind(-1)
     to_x, to_y = GOAL[0] - x, GOAL[1] - y
     length = torch.hypot(to_x, to_y).clamp(min=STILL)
     pull_x, pull_y = to_x / length, to_y / length

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from paperworks.control.testbeds import point_robot_trial as trial
@@ -22,9 +23,11 @@ EVERY = 2  # of the map's points, along each side, are kept for the figure
 
 
 def prepare_log(seed: int, budget: Budget, workspace: Workspace) -> None:
-    """Once a seed: its log."""
+    """Once a seed: its log, and the starts that all arms are judged from."""
     torch.set_num_threads(1)
-    trial.save_log(trial.make_log(seed, SIZES[budget].transitions), workspace.seed_folder(seed) / "log.npz")
+    folder, size = workspace.seed_folder(seed), SIZES[budget]
+    trial.save_log(trial.make_log(seed, size.transitions), folder / "log.npz")
+    np.save(folder / "starts.npy", trial.starts(seed, size.starts).numpy())
 
 
 def robot_cell(
@@ -34,7 +37,7 @@ def robot_cell(
     torch.set_num_threads(1)
     size = SIZES[budget]
     logs = Logs.of(seeds, [trial.load_log(workspace.seed_folder(seed) / "log.npz") for seed in seeds])
-    latent = torch.stack([trial.starts(seed, size.starts) for seed in seeds])
+    latent = torch.stack([torch.from_numpy(np.load(workspace.seed_folder(seed) / "starts.npy")) for seed in seeds])
     regions: list[dict[str, Any]] = [dict(NO_REGION) for _ in seeds]
     if "policy" in arm.options:
         learner = trial.fisor(logs, size, **arm.options["learner"])
@@ -57,7 +60,7 @@ NO_REGION = {name: float("nan") for name in ("iou", "false_safe", "false_unsafe"
 
 
 def _regions(learner: trial.SharedValues, logs: Logs) -> list[dict[str, Any]]:
-    truth, found = avoidable(trial.grid()), []
+    truth, found = avoidable(trial.grid(), trial.WORLD), []
     for seed, values in zip(logs.seeds, trial.map_values(learner, logs, learner.violation), strict=True):
         known: dict[str, Any] = trial.region(values <= learner.threshold, truth)
         if seed == 0:
@@ -73,7 +76,7 @@ def figures(results: Results, arms: Sequence[Arm]) -> list[tuple[str, str]]:
 
     drawn = []
     line = torch.linspace(-ARENA, ARENA, trial.GRID)[::EVERY].tolist()
-    truth = (0.5 - avoidable(trial.grid()).float()).view(trial.GRID, trial.GRID)[::EVERY, ::EVERY].tolist()
+    truth = (0.5 - avoidable(trial.grid(), trial.WORLD).float()).view(trial.GRID, trial.GRID)[::EVERY, ::EVERY].tolist()
     for arm in arms:
         maps = [cell.metrics["map"] for cell in results.cells_of("A", arm.name) if cell.metrics.get("map")]
         for values in maps:

@@ -25,12 +25,12 @@ from paperworks.control.safe.diffusion_actor import best_candidate
 from paperworks.control.safe.fisor import FISOR, FISOROptions
 from paperworks.control.safe.lagrangian import IQLLagrangian, IQLLagrangianOptions
 from paperworks.control.safe.values import Kind
-from paperworks.control.testbeds.point_robot import ARENA, PointRobot, avoidable, constraint, steering
+from paperworks.control.testbeds.point_robot import ARENA, PointRobot, avoidable, latent_of, steering
 from paperworks.control.testbeds.worlds import Rolled, logged
 from paperworks.control.transitions import ARRAYS, Transitions
 from paperworks.core.seeding import torch_generator
 
-WORLD = PointRobot()
+WORLD = PointRobot(hold=4)
 GRID, GRID_SPEED, GRID_HEADING = 60, 2.0, math.pi / 4  # the map of the feasible region
 ActAt = Callable[[Tensor, Tensor], Tensor]  # states [seeds, rows, state], and which episodes they are of, to actions
 L = TypeVar("L", bound=Learner)
@@ -41,11 +41,11 @@ class Size:
     """How much is logged, learned and rolled out."""
 
     transitions: int = 60_000
-    value_updates: int = 8_000
-    policy_updates: int = 4_000
+    value_updates: int = 6_000
+    policy_updates: int = 3_000
     batch: int = 128
-    starts: int = 30  # feasible ones, and as many infeasible ones
-    width: int = 64
+    starts: int = 100  # feasible ones, and as many infeasible ones
+    width: int = 64  # of every hidden layer
 
 
 SHARED: Mapping[str, Any] = {
@@ -58,7 +58,7 @@ SHARED: Mapping[str, Any] = {
 
 
 def make_log(seed: int, transitions: int) -> Transitions:
-    """Half by random controls, half by a driver with noise of 0.5. Constraint and cost are of the state a row begins in."""
+    """Half by random controls, half by a driver with noise of 0.5. Constraint and cost are of where a row begins."""
     draw = torch_generator(seed, "log")
 
     def at_random(states: Tensor) -> Tensor:
@@ -71,7 +71,8 @@ def make_log(seed: int, transitions: int) -> Transitions:
     halves = [logged(WORLD, act, transitions // 2, draw, side_by_side=128) for act in (at_random, drives)]
     columns = [name for name in ARRAYS if name != "constraint"]
     arrays: dict[str, Any] = {name: np.concatenate([getattr(half, name) for half in halves]) for name in columns}
-    h = constraint(torch.from_numpy(arrays["observations"])).numpy()
+    states, actions = (torch.from_numpy(arrays[name]) for name in ("observations", "actions"))
+    h = WORLD.worst(latent_of(states), actions).numpy()
     return Transitions(**{**arrays, "constraint": h, "costs": (h > 0).astype(np.float32)})
 
 
@@ -188,7 +189,7 @@ def iql_lagrangian(logs: Logs, size: Size, **options: Any) -> IQLLagrangian:
 def starts(seed: int, count: int) -> Float[Tensor, "starts latent"]:
     """`count` starts from which violations can be avoided, then as many from which they cannot."""
     latent = WORLD.start((40 * count,), torch_generator(seed, "starts"))
-    can_be_kept = avoidable(latent)
+    can_be_kept = avoidable(latent, WORLD)
     return torch.cat([latent[can_be_kept][:count], latent[~can_be_kept][:count]])
 
 

@@ -21,12 +21,12 @@ from paperworks.core.seeding import torch_generator
 STEP = 0.1  # the farthest that an action moves the point along an axis
 WALL = 1.0
 DOOR = (0.4, 0.6)
-GOAL = (1.9, 0.9)
-REACHED = 0.1  # distance from the goal along each axis
+GOAL = (2.0, 1.0)
+REACHED = 0.2  # distance from the goal along each axis
 
 Quality = tuple[float, float]  # share of expert actions in the near and in the far room
 
-LOGS: Mapping[str, Quality] = {"poor far room": (1.0, 0.2), "poor near room": (0.2, 1.0), "alike": (0.6, 0.6)}
+LOGS: Mapping[str, Quality] = {"poor far room": (1.0, 0.05), "poor near room": (0.05, 1.0), "alike": (0.15, 0.15)}
 
 
 @dataclass(frozen=True)

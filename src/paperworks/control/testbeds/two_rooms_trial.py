@@ -19,26 +19,40 @@ from paperworks.control.online.replay import Replay
 from paperworks.control.testbeds.two_rooms import LOGS, TwoRooms, is_near, make_log
 from paperworks.control.testbeds.worlds import roll
 from paperworks.core.seeding import torch_generator
+from paperworks.experiment.definition import Arm, Budget, Workspace
 
 MEAN, DEVIATION = np.array([1.0, 0.5], np.float32), np.array([0.5, 0.25], np.float32)  # of what the nets see
 Kind = Literal["iql", "family", "state-blind", "no balance model"]
+PHASES = ("offline", "online")
+
+
+GRID = (1.0, 3.0, 10.0)  # IQL's fixed balances
+FIRST_TUNING_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
 class Sizes:
     """How much is learned from, and for how long."""
 
-    log: int = 20_000
-    offline: int = 4000
-    online: int = 3000
+    log: int
+    offline: int
+    online: int
     batch: int = 64
     hidden: tuple[int, ...] = (32, 32)
     evaluations: int = 10  # of the online phase
     episodes: int = 20  # of an evaluation
+    tuning_seeds: int = 4
     learning_rate: float = 1e-3
     tau: float = 0.01
     expectile: float = 0.8
-    beta_range: tuple[float, float] = (1.0, 10.0)
+    beta_range: tuple[float, float] = (1.0, 5.0)
+
+
+SIZES: Mapping[Budget, Sizes] = {
+    "smoke": Sizes(log=200, offline=10, online=10, batch=16, hidden=(8,), evaluations=2, episodes=2, tuning_seeds=1),
+    "small": Sizes(log=3000, offline=2000, online=1500),
+    "full": Sizes(log=20_000, offline=8000, online=6000, batch=256, hidden=(64, 64), tuning_seeds=10),
+}
 
 
 @dataclass
@@ -50,9 +64,26 @@ class Course:
     success: list[Tensor] = field(default_factory=list)
     balances: Mapping[str, Tensor] = field(default_factory=dict)  # by room and phase, [seeds]
 
-    def curve(self, values: Sequence[Tensor], seed: int) -> list[float]:
-        """One seed's, evaluation by evaluation."""
-        return [float(each[seed]) for each in values]
+    def read(self, place: int, setting: str, beta: float) -> dict[str, Any]:
+        """One seed's figures; `beta` is what an arm without a family has in every state."""
+        returns, success = ([float(each[place]) for each in values] for values in (self.returns, self.success))
+        poor, good = ("near", "far") if setting == "poor near room" else ("far", "near")
+        by_room = {name: float(values[place]) for name, values in self.balances.items()}
+        gap = {phase: by_room.get(f"{poor}_{phase}", beta) - by_room.get(f"{good}_{phase}", beta) for phase in PHASES}
+        return {
+            "area": sum(returns[1:]) / len(returns[1:]),
+            "success_area": sum(success[1:]) / len(success[1:]),
+            "offline_return": returns[0],
+            "offline_success": success[0],
+            "final_return": returns[-1],
+            "final_success": success[-1],
+            "balance_poor": by_room.get(f"{poor}_online", beta),
+            "balance_good": by_room.get(f"{good}_online", beta),
+            "balance_gap": gap["online"],
+            "offline_gap": gap["offline"],
+            "step_curve": self.steps,
+            "return_curve": returns,
+        }
 
 
 class NoBalanceModel(FamilyIQL):
@@ -68,6 +99,25 @@ class NoBalanceModel(FamilyIQL):
 
     def fit_balance(self, batch: Any, draws: Draws, step: int) -> dict[str, Tensor]:
         return {}
+
+
+def cell(arm: Arm, setting: str, seeds: Sequence[int], budget: Budget, workspace: Workspace) -> list[dict[str, Any]]:
+    """Every seed of an arm: its returns and successes, and its balances by room."""
+    torch.set_num_threads(1)
+    sizes, kind = SIZES[budget], arm.options["kind"]
+    beta = float(arm.options.get("beta", 0.0))
+    if arm.options.get("tuned"):
+        beta = best_balance(setting, sizes)
+    course = train(kind, setting, seeds, sizes, [beta] * len(seeds))
+    return [course.read(place, setting, beta) for place in range(len(seeds))]
+
+
+def best_balance(setting: str, sizes: Sizes) -> float:
+    """IQL's balance of the largest area under the online returns, over seeds of their own."""
+    seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + sizes.tuning_seeds)
+    every, betas = [seed for _ in GRID for seed in seeds], [beta for beta in GRID for _ in seeds]
+    areas = torch.stack(train("iql", setting, every, sizes, betas).returns[1:]).mean(0).view(len(GRID), -1).mean(1)
+    return GRID[int(areas.argmax())]
 
 
 def make_learner(kind: Kind, betas: Sequence[float], seeds: Sequence[int], log: Log, sizes: Sizes) -> Learner:

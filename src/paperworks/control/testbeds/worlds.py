@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from paperworks.control.transitions import Transitions
 Act = Callable[[Tensor], Tensor]  # states [*shape, state] to actions [*shape, action] in [-1, 1], or numbers [*shape]
 
 
+@runtime_checkable
 class World(Protocol):
     """A task. `limit` is the number of steps after which an episode is cut."""
 

@@ -1,0 +1,97 @@
+"""`paperworks train c-morl --env ID --reference-point X,Y`: a front of policies for an environment with several rewards."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from paperworks.core.errors import OptionError
+from paperworks.core.options import Parser, add_dataclass_arguments, given_options
+
+SEARCHES = ("c-morl", "weighted-sum")
+"""The names of `control.multi_objective.front_job.SEARCHES`, known here without torch."""
+
+
+def is_meant(argv: Sequence[str], config: Mapping[str, Any]) -> bool:
+    """Whether a training command is of a search for a front."""
+    name = argv[0] if argv and not argv[0].startswith("-") else config.get("search")
+    return name is not None and str(name).lower().replace("_", "-") in SEARCHES
+
+
+def parse(argv: Sequence[str], config: Mapping[str, Any]) -> argparse.Namespace:
+    """The command's arguments; the search named decides which options there are."""
+    from paperworks.control.multi_objective.front_job import front_search
+
+    given = argv[0] if argv and not argv[0].startswith("-") else None
+    search = front_search(str(given or config["search"]).lower().replace("_", "-"))
+    words = with_negative_numbers(list(argv) if given else [search.name, *argv], "--reference-point")
+    args = _parser(search).parse_args(words)
+    args.search, args.config_values = search.name, dict(config)
+    return args
+
+
+def with_negative_numbers(words: Sequence[str], option: str) -> list[str]:
+    """The words with the option's value joined to it, so that -100,-100 is not taken for an option."""
+    out: list[str] = []
+    for word in words:
+        if out and out[-1] == option and word[:1] == "-" and word[1:2] in tuple("0123456789."):
+            out[-1] = f"{option}={word}"
+        else:
+            out.append(word)
+    return out
+
+
+def _parser(search: Any) -> Parser:
+    from paperworks.cli.train_cmd import add_run_arguments
+    from paperworks.control.multi_objective.front_job import FrontOptions
+
+    parser = Parser(prog=f"paperworks train {search.name}", description=(search.__doc__ or "").strip().split("\n")[0])
+    parser.add_argument("objective", metavar="SEARCH", help="how the front is sought")
+    parser.add_argument("--env", metavar="ID", help="an environment that pays a vector, as mo-gymnasium's")
+    add_run_arguments(parser)
+    add_dataclass_arguments(parser, FrontOptions, group="front")
+    add_dataclass_arguments(parser, search.options_class, group=f"search {search.name}")
+    return parser
+
+
+def job_values(args: argparse.Namespace) -> dict[str, Any]:
+    """The configuration of a job: the command line's options over those of --config."""
+    from paperworks.control.multi_objective.front_job import FrontOptions, front_search
+
+    values = dict(args.config_values)
+    if values.get("search") not in (None, args.search):
+        raise OptionError(f"the configuration is of {values['search']}, the command of {args.search}")
+    values["search"] = args.search
+    for name, options in (("options", front_search(args.search).options_class), ("front", FrontOptions)):
+        values[name] = {**(values.get(name) or {}), **given_options(options, args)}
+    if args.env is not None:
+        values["env"] = args.env
+    return values
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    from paperworks.cli.train_cmd import relative
+    from paperworks.control.multi_objective.front_job import front_job, front_job_from_config
+    from paperworks.control.multi_objective.pareto import even_preference
+    from paperworks.core.files import json_value
+    from paperworks.core.progress import Progress
+
+    job = front_job_from_config(job_values(args))
+    out = args.out or (str(Path(args.config).parent) if args.resume and args.config else None)
+    if args.resume and out is None:
+        raise OptionError("--resume needs the folder of the run: --out DIR")
+    with Progress(quiet=args.quiet) as progress:
+        front, folder = front_job(job, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
+    if args.json:
+        members = [vars(member) for member in front.members]
+        print(json.dumps(json_value({"folder": str(folder), "objectives": front.names, "front": members}), indent=2))
+        return 0
+    shown = relative(folder)
+    print(f"\nfront   {shown}/archive/archive.csv ({len(front.members)} policies)\nreport  {shown}/report.html")
+    even = even_preference(len(front.names))
+    print(f"next    paperworks act --model {shown} --preference {even} --env {job.env}")
+    return 0

@@ -1,0 +1,152 @@
+"""A run of HNPG or TRPO, from names to a folder: what `paperworks train hnpg --data LOG --env ID` does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paperworks.control.datasets import read_transitions
+from paperworks.control.environments import Spaces, spaces_of
+from paperworks.control.hybrid.acting import horizon_of
+from paperworks.control.hybrid.hnpg import HNPGOptions, TRPOOptions
+from paperworks.control.hybrid.report import write_report
+from paperworks.control.hybrid.training import HybridOptions, HybridResult, train_hybrid
+from paperworks.control.job import described, facts
+from paperworks.control.transitions import Transitions
+from paperworks.core.devices import pick_device
+from paperworks.core.errors import DataError, OptionError, RunError, did_you_mean
+from paperworks.core.options import build, load_yaml, to_mapping
+from paperworks.core.progress import Progress
+from paperworks.core.runs import Run, RunStore
+
+METHODS: dict[str, type[TRPOOptions]] = {"hnpg": HNPGOptions, "trpo": TRPOOptions}
+
+
+@dataclass(frozen=True)
+class HybridJob:
+    """Everything that decides a run; written to its run.yaml."""
+
+    hybrid: str
+    options: TRPOOptions
+    env: str
+    data: str | None = None
+    limit: int | None = None
+    training: HybridOptions = field(default_factory=HybridOptions)
+    device: str = "auto"
+
+    def config(self) -> dict[str, Any]:
+        """The job as run.yaml has it; `hybrid_job_from_config` reads it back."""
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return {**values, "options": to_mapping(self.options), "training": to_mapping(self.training)}
+
+
+def options_of(method: str) -> type[TRPOOptions]:
+    """The options of the method of that name. Raises OptionError."""
+    if method not in METHODS:
+        raise OptionError(f"unknown method {method!r}{did_you_mean(method, METHODS)}")
+    return METHODS[method]
+
+
+def hybrid_job_from_config(values: Mapping[str, Any]) -> HybridJob:
+    """The job that a run.yaml describes. Raises OptionError for unknown or missing names."""
+    rest = {name: value for name, value in values.items() if value is not None}
+    if "hybrid" not in rest:
+        raise OptionError("train: no method: hnpg or trpo")
+    name = str(rest.pop("hybrid"))
+    if "env" not in rest:
+        raise OptionError(f"train {name}: give the environment to act in, --env ID")
+    if name == "hnpg" and "data" not in rest:
+        raise OptionError("train hnpg: give the log, --data LOG; without one there is `train trpo`")
+    if name == "trpo" and ("data" in rest or "limit" in rest):
+        raise OptionError("train trpo: learns from fresh episodes alone; with a log there is `train hnpg`")
+    options = build(options_of(name), rest.pop("options", {}), what=name)
+    training = build(HybridOptions, rest.pop("training", {}), what="training")
+    known = {each.name for each in dataclasses.fields(HybridJob)}
+    unknown = sorted(set(rest) - known)
+    if unknown:
+        raise OptionError(f"train {name}: unknown option {unknown[0]!r}")
+    return HybridJob(name, options, training=training, **rest)
+
+
+def hybrid_job(
+    job: HybridJob,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> tuple[HybridResult, Path]:
+    """Run the job in the folder `out` (default ./runs/train-METHOD-TIME): policy/, report.html, checkpoints.
+
+    With several seeds there is a folder policy-SEED for each. Raises PaperworksError; KeyboardInterrupt after saving.
+    """
+    shown = progress if progress is not None else Progress(quiet=True)
+    if resume and out is not None:
+        _same_job(job, Path(out))
+    spaces = spaces_of(job.env)
+    horizon = horizon_of(job.env, job.training.horizon)
+    log = None if job.data is None else read_transitions(job.data, limit=job.limit)
+    if log is not None:
+        _check_width(log, spaces)
+        shown.say(described(log))
+    store = RunStore()
+    started = store.start("train", job.hybrid, out, job.config(), job.training.seed, resume, overwrite=overwrite)
+    with started as run:
+        result = train_hybrid(
+            job.hybrid, job.options, log, spaces, horizon, job.training,
+            folder=run.folder, resume=resume, device=pick_device(job.device), on_metrics=_Shown(job, run, shown),
+        )  # fmt: skip
+        for number, policy in enumerate(result.policies):
+            single = len(result.policies) == 1
+            policy.save(run.folder / ("policy" if single else f"policy-{job.training.seed + number}"))
+        results = {"method": job.hybrid, "evaluations": result.evaluations, "final": result.final, "horizon": horizon}
+        run.finish({**results, "data": None if log is None else facts(log)})
+    write_report(run.folder)
+    return result, run.folder
+
+
+class _Shown:
+    """Shows and logs the numbers of a run: means over seeds."""
+
+    def __init__(self, job: HybridJob, run: Run, shown: Progress) -> None:
+        self._run, self._total = run, job.training.iterations
+        self._bar = shown.bar(f"train {job.hybrid}", job.training.iterations)
+        self._last = ""
+        self._cut = False
+
+    def __call__(self, done: int, values: Mapping[str, Sequence[float]]) -> None:
+        if not self._cut:
+            self._run.truncate_metrics(done - 1)
+            self._cut = True
+        means = {name: sum(of_seeds) / len(of_seeds) for name, of_seeds in values.items()}
+        self._run.log(step=done, **means)
+        if "return" in means:
+            self._last = f"return {means['return']:.4g}"
+        told = [f"{name} {means[name]:.3g}" for name in ("fresh_return", "online_loss", "kl") if name in means]
+        self._bar.update(done, ", ".join([each for each in (self._last, *told) if each]))
+        if done == self._total and "return" in means:
+            self._bar.finish()
+
+
+def _check_width(log: Transitions, spaces: Spaces) -> None:
+    if log.observations.shape[1] != spaces.state:
+        raise DataError(
+            f"observations of {log.observations.shape[1]} numbers; {spaces.environment} shows {spaces.state}",
+            file=log.source or None,
+            field="observations",
+        )
+
+
+def _same_job(job: HybridJob, folder: Path) -> None:
+    """Raises RunError where the folder is of another job."""
+    if not (folder / "run.yaml").is_file():
+        raise RunError(f"{folder}: no run to go on with (run.yaml is missing)")
+    before, now = hybrid_job_from_config(load_yaml(folder / "run.yaml")).config(), job.config()
+    for name, value in now.items():
+        if value != before[name] and name != "device":
+            raise RunError(
+                f"{folder}: was started with {name}={before[name]!r}, not {value!r}; give the same, or --overwrite"
+            )
