@@ -1,4 +1,4 @@
-"""The cart with a forbidden zone: what can be avoided by hand, expectiles by their definition, values that agree with each other."""
+"""The cart with a forbidden zone: what can be avoided by hand, expectiles by their definition, values in agreement."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from paperworks.cli.main import main
-from paperworks.control import comparison
-from paperworks.control.comparison import job_from_config, options_of
+from paperworks.control import comparison, training
+from paperworks.control.comparison_job import job_from_config, options_of
 from paperworks.control.policy import ControlPolicy
 from paperworks.core.errors import OptionError
 
@@ -90,6 +90,32 @@ def test_the_same_command_goes_on(command: Callable[..., Outcome], point: str, m
     assert code == 2 and "gamma" in err
     code, _, err = command("compare", "bc", *words, "--seeds", 2, "--reward-scale", "2")
     assert code == 2 and "other training" in err
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_result(
+    command: Callable[..., Outcome], point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("compare", "iql", "--data", "wide.npz", "--env", point, *QUICK, *SMALL, "--seeds", 2, "--save-every", 10)
+    assert command(*words, "--out", "whole")[0] == 0
+    really, begun = training.checkpoints.save_checkpoint, list[int]()
+
+    class Killed(BaseException):
+        pass
+
+    def kill_at_20(*given: Any) -> Any:
+        begun.append(given[3]["step"])
+        if given[3]["step"] == 20:
+            raise Killed
+        return really(*given)
+
+    monkeypatch.setattr(training.checkpoints, "save_checkpoint", kill_at_20)
+    with pytest.raises(Killed):
+        command(*words, "--out", "cut")
+    monkeypatch.setattr(training.checkpoints, "save_checkpoint", lambda *given: begun.append(given[3]["step"]))
+    assert command(*words, "--out", "cut")[0] == 0
+    assert begun == [10, 20, 20, 30]  # from 10 on, not from the beginning
+    cut, whole = (json.loads(Path(name, "results.json").read_text())["returns"] for name in ("cut", "whole"))
+    assert cut == whole
 
 
 def test_one_log_without_a_scale_is_compared_by_returns(command: Callable[..., Outcome], point: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -287,6 +288,12 @@ def test_environments_that_do_not_fit() -> None:
     with pytest.raises(OptionError, match="3 names of objectives"):
         GymnasiumEnvironments(Plane, ("a", "b", "c"))
     assert not pays_a_vector("CartPole-v1") and not pays_a_vector("nothing-v0")
+
+
+def test_where_mo_gymnasium_is_missing_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mo_gymnasium", None)
+    with pytest.raises(OptionError, match="install mo-gymnasium"):
+        GymnasiumEnvironments("no-such-treasure-v0")
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,27 @@ def test_iql_s_first_step_by_autograd_of_the_formulas() -> None:
 # --------------------------------------------------------------------------------------------------------------- training
 
 
+def test_a_step_of_a_part_is_the_optimiser_s() -> None:
+    """Bit for bit, over several steps, and also of a part that has stood still meanwhile."""
+    log = log_of([0.0, 1.0, 2.0], [0.5, -0.5, 0.0])
+    ours, plain = (IQL(Shapes(1, 1), IQLOptions(**SMALL), [0, 1], log) for _ in range(2))
+    batch = log.batch(torch.tensor([[0, 1], [2, 1]]))
+
+    def descend(name: str, loss: torch.Tensor) -> None:
+        parameters = plain._parts[name]
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss.sum(), parameters), strict=True):
+            parameter.grad = gradient
+        plain.optimiser.step()
+        plain.optimiser.zero_grad()
+
+    plain.descend = descend  # type: ignore[method-assign]
+    for step in range(4):
+        for learner in (ours, plain):
+            learner.update(batch, Draws([0, 1], 2, 3, log.device), step)
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("name", OFFLINE)
 def test_seeds_side_by_side_are_seeds_alone(name: str, log: Transitions) -> None:
     learner = OFFLINE[name]

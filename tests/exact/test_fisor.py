@@ -179,5 +179,5 @@ def test_how_far_ahead_a_violation_is_seen() -> None:
 
 def test_costs_as_a_signed_constraint_and_limits_discounted() -> None:
     assert signed_costs(torch.tensor([0.0, 1.0, 0.5]), 25.0).tolist() == [-1, 25, 25]
-    assert discounted_limit(10, 1000, 1.0) == 10
-    assert discounted_limit(10, 1000, 0.99) == pytest.approx(10 * sum(0.99**t for t in range(1000)) / 1000)
+    assert discounted_limit(10.0, 1000, 1.0) == 10
+    assert discounted_limit(10.0, 1000, 0.99) == pytest.approx(10 * sum(0.99**t for t in range(1000)) / 1000)

@@ -26,7 +26,7 @@ def is_meant(argv: Sequence[str], config: Mapping[str, Any]) -> bool:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command's arguments."""
-    from paperworks.control.comparison import FIXED_TRAINING, CompareOptions
+    from paperworks.control.comparison_job import FIXED_TRAINING, CompareOptions
     from paperworks.control.training import ControlOptions
 
     parser = Parser(
@@ -76,7 +76,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def job_values(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration of a job: the command line's options over those of --config."""
-    from paperworks.control.comparison import CompareOptions
+    from paperworks.control.comparison_job import CompareOptions
     from paperworks.control.training import ControlOptions
     from paperworks.core.errors import OptionError
 
@@ -101,7 +101,8 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     from paperworks.cli.train_cmd import relative
-    from paperworks.control.comparison import compare_job, job_from_config
+    from paperworks.control.comparison import compare_job
+    from paperworks.control.comparison_job import job_from_config
     from paperworks.control.comparison_report import results, terminal_table
     from paperworks.core.progress import Progress
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from paperworks.control.collection import (
     levels_of,
 )
 from paperworks.control.environments import spaces_of
-from paperworks.core.errors import RunError
+from paperworks.control.run_progress import Told, check_is_run, check_same
 from paperworks.core.files import home, read_json
 from paperworks.core.options import build, load_yaml, to_mapping
 from paperworks.core.progress import Progress
-from paperworks.core.runs import Run, RunStore
+from paperworks.core.runs import RunStore
 
 
 def collection_job(
@@ -43,14 +42,13 @@ def collection_job(
     spaces_of(environment)
     config = {"environment": environment, "levels": list(levels), "options": to_mapping(options)}
     if resume and out is not None:
-        _same(Path(out), config)
+        _check_same(Path(out), config)
     made: Behaviours | None = None
     with RunStore().start("collect", environment, out, config, options.seed, resume, overwrite=overwrite) as run:
         if any(level != "random" for level in levels):
             bar = shown.bar(f"behaviour policy for {environment}", options.steps)
-            made = learn_behaviour(
-                environment, options, run.folder, resume=resume, on_metrics=_Logged(run, bar, options.steps)
-            )
+            told = Told(run, bar, options.steps)
+            made = learn_behaviour(environment, options, run.folder, resume=resume, on_metrics=told)
             bar.finish()
         found = _known(run.folder) if resume else {}
         for level in levels:
@@ -82,43 +80,19 @@ def log_for(environment: str, level: str, options: CollectOptions, progress: Pro
     return str(place)
 
 
-class _Logged:
-    """Writes down the numbers of a behaviour policy's training, and shows where it is."""
-
-    def __init__(self, run: Run, bar: Any, steps: int) -> None:
-        self._run, self._bar, self._steps, self._last, self._cut = run, bar, steps, "", False
-
-    def __call__(self, done: int, values: Mapping[str, Sequence[float]]) -> None:
-        if not self._cut:
-            self._run.truncate_metrics(done - 1)
-            self._cut = True
-        means = {name: sum(each) / len(each) for name, each in values.items()}
-        self._run.log(step=done, **means)
-        if "return" in means:
-            self._last = f"return {means['return']:.4g}"
-        self._bar.update(done, self._last)
-
-
 def _known(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / "results.json"
     return {each["level"]: each for each in read_json(path)["logs"]} if path.is_file() else {}
 
 
-def _same(folder: Path, config: Mapping[str, Any]) -> None:
+def _check_same(folder: Path, config: Mapping[str, Any]) -> None:
     """Raises RunError where the folder is of another environment or other options (more levels may be asked for)."""
-    if not (folder / "run.yaml").is_file():
-        raise RunError(f"{folder}: no collection to go on with (run.yaml is missing)")
+    check_is_run(folder)
     before = load_yaml(folder / "run.yaml")
-    if before.get("environment") != config["environment"]:
-        raise RunError(f"{folder}: is of {before.get('environment')}, not {config['environment']}")
+    shared = {"environment": before.get("environment")}
+    check_same(shared, {"environment": config["environment"]}, folder)
     earlier = build(CollectOptions, before.get("options") or {}, what="options")
-    for field in dataclasses.fields(CollectOptions):
-        was, now = getattr(earlier, field.name), build(CollectOptions, config["options"], what="options")
-        if was != getattr(now, field.name):
-            raise RunError(
-                f"{folder}: was started with {field.name}={was!r}, not {getattr(now, field.name)!r}; give the same, or "
-                "--overwrite"
-            )
+    check_same(to_mapping(earlier), config["options"], folder)
 
 
 def _plain(environment: str) -> str:

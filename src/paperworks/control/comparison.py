@@ -7,7 +7,6 @@ are kept, so that the same command goes on where it was stopped, and more seeds 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -20,16 +19,23 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from paperworks.control.comparison_job import (
+    CompareJob,
+    check_settings,
+    entry,
+    options_of,
+    scale_of,
+    task_names,
+)
 from paperworks.control.datasets import read_transitions
 from paperworks.control.environments import roll_out, spaces_of
-from paperworks.control.learner import LearnerOptions
 from paperworks.control.offline import offline_learner
-from paperworks.control.scores import Reference, reference_of
+from paperworks.control.scores import Reference
 from paperworks.control.training import ControlOptions, check_log, train_offline
 from paperworks.core.devices import pick_device
 from paperworks.core.errors import DataError, OptionError, RunError
 from paperworks.core.files import read_json, write_json_atomic
-from paperworks.core.options import build, check_ranges, option, plain, to_mapping
+from paperworks.core.options import build, plain, to_mapping
 from paperworks.core.progress import Progress
 from paperworks.core.runs import RunStore
 from paperworks.experiment import Arm, Experiment, Metric, Part, run_experiment
@@ -37,45 +43,6 @@ from paperworks.experiment.definition import BUDGETS, Budget, Workspace
 from paperworks.experiment.results import Failure, Results
 
 PLAN = "comparison.json"
-FIXED_TRAINING = ("seed", "then_online")  # the same in every comparison
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """How policies are judged."""
-
-    episodes: int = option(20, "whole episodes of the policy of the last step, each seed", low=1)
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
-
-@dataclass(frozen=True)
-class CompareJob:
-    """Everything that decides a comparison: a task is a log with its environment and, where known, its scale."""
-
-    methods: tuple[str, ...]
-    data: tuple[str, ...]
-    envs: tuple[str, ...]
-    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    random_returns: tuple[float, ...] = ()
-    best_returns: tuple[float, ...] = ()
-    training: ControlOptions = ControlOptions(steps=20_000, seeds=5)
-    judging: CompareOptions = CompareOptions()
-    device: str = "auto"
-
-    def config(self) -> dict[str, Any]:
-        """The job as run.yaml has it; `job_from_config` reads it back."""
-        values: dict[str, Any] = plain({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
-        return {**values, "training": to_mapping(self.training), "judging": to_mapping(self.judging)}
-
-    def digest(self) -> str:
-        """The same for the same command, whatever the algorithms and the number of seeds."""
-        shared = self.config()
-        for name in ("methods", "settings"):
-            shared.pop(name)
-        shared["training"].pop("seeds")
-        return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -113,45 +80,6 @@ class Comparison:
                 f"{first.arm} on {first.setting}, seed {first.seed}, failed{more}: {first.error}; see {first.log}; the same "
                 "command tries again"
             )
-
-
-def job_from_config(values: Mapping[str, Any]) -> CompareJob:
-    """The comparison that a run.yaml describes. Raises OptionError for names or numbers that do not fit."""
-    rest = {name: value for name, value in values.items() if value is not None}
-    training = build(ControlOptions, {"steps": 20_000, "seeds": 5, **rest.pop("training", {})}, what="training")
-    judging = build(CompareOptions, rest.pop("judging", {}), what="judging")
-    unknown = sorted(set(rest) - {field.name for field in dataclasses.fields(CompareJob)})
-    if unknown:
-        raise OptionError(f"compare: unknown option {unknown[0]!r}")
-    for name in ("methods", "data", "envs", "random_returns", "best_returns"):
-        rest[name] = tuple(rest.get(name) or ())
-    job = CompareJob(**rest, training=training, judging=judging)
-    if not job.methods:
-        raise OptionError("compare: name the algorithms")
-    if not job.data:
-        raise OptionError("compare: give the logs to learn from, --data LOG, once or more")
-    for doubled, what in ((job.methods, "an algorithm"), (job.data, "a log")):
-        if len(set(doubled)) < len(doubled):
-            raise OptionError(f"compare: {what} is named twice")
-    for name, count in (("--env", len(job.envs)), *((f"--{n}-return", len(v)) for n, v in _ends(job))):
-        if count not in (1, len(job.data)) and not (count == 0 and name != "--env"):
-            raise OptionError(f"{name} is given {count} times: expected once, or once a log ({len(job.data)})")
-    for method in job.methods:
-        options_of(job, method)
-    return job
-
-
-def options_of(job: CompareJob, method: str) -> LearnerOptions:
-    """An algorithm's options: defaults, `NAME=V` for all that have it, `METHOD.NAME=V` for one. Raises OptionError."""
-    cls = offline_learner(method).options_class
-    common, own = dict[str, str](), dict[str, str]()
-    for name, value in job.settings.items():
-        scope, _, plain_name = name.replace("-", "_").rpartition(".")
-        if not scope and plain_name in _option_names(method):
-            common[plain_name] = value
-        elif scope == method.replace("-", "_"):
-            own[plain_name] = value
-    return build(cls, {**common, **own}, what=method)
 
 
 def compare_job(job: CompareJob, out: str | Path | None = None, *, progress: Progress | None = None) -> Comparison:
@@ -193,7 +121,7 @@ def experiment_of(job: CompareJob, tasks: Sequence[str]) -> Experiment:
     """The comparison as an experiment: an arm an algorithm, a setting a task; seeds are cells of one training."""
     training = {name: value for name, value in to_mapping(job.training).items() if name not in ("seeds", "seed")}
     where = {
-        task: {"data": data, "env": _at(job.envs, at), "log": _stamp(data)}
+        task: {"data": data, "env": entry(job.envs, at), "log": _stamp(data)}
         for at, (task, data) in enumerate(zip(tasks, job.data, strict=True))
     }
     arms = tuple(
@@ -245,32 +173,10 @@ def compare_cell(
     return found
 
 
-def task_names(job: CompareJob) -> tuple[str, ...]:
-    """A short name a log: its file's, with a number where two share it."""
-    names = [Path(data).stem if Path(data).suffix else data.strip("/").replace("/", "-") for data in job.data]
-    return tuple(name if names.count(name) == 1 else f"{name}-{at + 1}" for at, name in enumerate(names))
-
-
-def scale_of(job: CompareJob, at: int) -> Reference | None:
-    """The scale of a task. Raises OptionError where one end is missing."""
-    random, best = (_at(values, at) if values else None for _, values in _ends(job))
-    return reference_of(_at(job.envs, at), random, best)
-
-
-def check_settings(job: CompareJob) -> None:
-    """Raises OptionError for a setting that no algorithm has, or of one that is not compared."""
-    for name in job.settings:
-        method, dot, own = name.rpartition(".")
-        if dot and method not in job.methods:
-            raise OptionError(f"--set {name}: {method} is not compared here ({', '.join(job.methods)})")
-        if not dot and not any(own.replace("-", "_") in _option_names(each) for each in job.methods):
-            raise OptionError(f"--set {name}: none of {', '.join(job.methods)} has an option of that name")
-
-
 def _check_logs(job: CompareJob) -> None:
     """Every log against every algorithm, before hours of training."""
     for at, data in enumerate(job.data):
-        log, spaces = read_transitions(data), spaces_of(_at(job.envs, at))
+        log, spaces = read_transitions(data), spaces_of(entry(job.envs, at))
         if log.observations.shape[1] != spaces.state:
             raise DataError(
                 f"observations of {log.observations.shape[1]} numbers; {spaces.environment} shows {spaces.state}",
@@ -322,18 +228,6 @@ def _stretches(seeds: Sequence[int]) -> list[tuple[int, int]]:
         else:
             found.append((seed, 1))
     return found
-
-
-def _option_names(method: str) -> set[str]:
-    return {field.name for field in dataclasses.fields(offline_learner(method).options_class)}
-
-
-def _ends(job: CompareJob) -> tuple[tuple[str, tuple[float, ...]], tuple[str, tuple[float, ...]]]:
-    return ("random", job.random_returns), ("best", job.best_returns)
-
-
-def _at(values: Sequence[Any], at: int) -> Any:
-    return values[at] if len(values) > 1 else values[0]
 
 
 def _stamp(data: str) -> list[Any]:

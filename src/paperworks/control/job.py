@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paperworks.control.datasets import read_transitions
-from paperworks.control.environments import Spaces, spaces_of
+from paperworks.control.environments import spaces_of
 from paperworks.control.learner import LearnerOptions
 from paperworks.control.offline import offline_learner
 from paperworks.control.report import write_report
+from paperworks.control.run_progress import Told, check_is_run, check_same, check_width
 from paperworks.control.training import ControlOptions, ControlResult, bounds_of, check_online, train_offline
 from paperworks.control.transitions import Transitions
 from paperworks.core.devices import pick_device
-from paperworks.core.errors import DataError, OptionError, RunError
+from paperworks.core.errors import OptionError
 from paperworks.core.options import build, load_yaml, to_mapping
 from paperworks.core.progress import Progress
-from paperworks.core.runs import Run, RunStore
+from paperworks.core.runs import RunStore
+
+SHOWN = ("critic", "q", "pull", "imitation", "log_loss")  # beside the progress
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,14 @@ def control_job(
     """
     shown = progress if progress is not None else Progress(quiet=True)
     if resume and out is not None:
-        _same_job(job, Path(out))
+        folder = Path(out)
+        check_is_run(folder)
+        check_same(control_job_from_config(load_yaml(folder / "run.yaml")).config(), job.config(), folder)
     check_online(offline_learner(job.algorithm), job.training, job.env)
     log = read_transitions(job.data, limit=job.limit)
     spaces = None if job.env is None else spaces_of(job.env)
-    _check_widths(log, spaces)
+    if spaces is not None:
+        check_width(log, spaces)
     shown.say(described(log))
     for warning in offline_learner(job.algorithm).check(log, job.options):
         shown.say(f"warning: {warning}")
@@ -84,10 +90,12 @@ def control_job(
     store = RunStore()
     started = store.start("train", job.algorithm, out, job.config(), job.training.seed, resume, overwrite=overwrite)
     with started as run:
+        total = job.training.steps + job.training.then_online
+        bar = shown.bar(f"train {job.algorithm}", total)
         result = train_offline(
             offline_learner(job.algorithm), job.options, log, bounds, job.training,
             environment=job.env, folder=run.folder, resume=resume, device=pick_device(job.device),
-            on_metrics=_Shown(job, run, shown),
+            on_metrics=Told(run, bar, total, SHOWN),
         )  # fmt: skip
         for number, policy in enumerate(result.policies):
             single = len(result.policies) == 1
@@ -100,34 +108,6 @@ def control_job(
         run.finish({**results, "sections": [section.saved(run.folder) for section in sections]})
     write_report(run.folder)
     return result, run.folder
-
-
-class _Shown:
-    """Shows and logs the numbers of a run: means over seeds."""
-
-    def __init__(self, job: ControlJob, run: Run, shown: Progress) -> None:
-        self._run, self._bar, self._total = (
-            run,
-            shown.bar(f"train {job.algorithm}", job.training.steps + job.training.then_online),
-            job.training.steps + job.training.then_online,
-        )
-        self._last = ""
-        self._cut = False
-
-    def __call__(self, done: int, values: Mapping[str, Sequence[float]]) -> None:
-        if not self._cut:
-            self._run.truncate_metrics(done - 1)
-            self._cut = True
-        means = {name: sum(of_seeds) / len(of_seeds) for name, of_seeds in values.items()}
-        self._run.log(step=done, **means)
-        if "return" in means:
-            self._last = f"return {means['return']:.1f}"
-        losses = [
-            f"{name} {means[name]:.3g}" for name in ("critic", "q", "pull", "imitation", "log_loss") if name in means
-        ]
-        self._bar.update(done, ", ".join([each for each in (self._last, *losses) if each]))
-        if done == self._total and ("return" in means or not self._last):
-            self._bar.finish()
 
 
 def facts(log: Transitions) -> dict[str, Any]:
@@ -152,24 +132,3 @@ def described(log: Transitions) -> str:
         f"({known['terminated']} terminated), returns {known['return_low']:.4g} to {known['return_high']:.4g}, mean "
         f"{known['return_mean']:.4g}"
     )
-
-
-def _check_widths(log: Transitions, spaces: Spaces | None) -> None:
-    if spaces is not None and log.observations.shape[1] != spaces.state:
-        raise DataError(
-            f"observations of {log.observations.shape[1]} numbers; {spaces.environment} shows {spaces.state}",
-            file=log.source or None,
-            field="observations",
-        )
-
-
-def _same_job(job: ControlJob, folder: Path) -> None:
-    """Raises RunError where the folder is of another job."""
-    if not (folder / "run.yaml").is_file():
-        raise RunError(f"{folder}: no run to go on with (run.yaml is missing)")
-    before, now = control_job_from_config(load_yaml(folder / "run.yaml")).config(), job.config()
-    for name, value in now.items():
-        if value != before[name] and name != "device":
-            raise RunError(
-                f"{folder}: was started with {name}={before[name]!r}, not {value!r}; give the same, or --overwrite"
-            )

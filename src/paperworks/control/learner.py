@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from paperworks.control.actors import Actor, PerceptronActor
 from paperworks.control.batches import Batch, Draws, Log
@@ -145,9 +146,24 @@ class Learner(nn.Module, ABC):
 
     def descend(self, name: str, loss: Float[Tensor, " seeds"]) -> None:
         """A step of the parts of that name: each seed's parameters follow its own loss, and nothing else moves."""
-        optimiser, parameters = self.optimiser, self._parts[name]
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss.sum(), parameters), strict=True):
-            parameter.grad = gradient
-        optimiser.step()  # the others have no gradient, so they stay
-        for parameter in parameters:
-            parameter.grad = None
+        parameters = self._parts[name]
+        self._step(name, parameters, list(torch.autograd.grad(loss.sum(), parameters)))
+
+    @torch.no_grad()
+    def _step(self, name: str, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+        """Adam's step of one group: what `optimiser.step()` does, without a look at the groups that stay."""
+        optimiser = self.optimiser
+        states = [optimiser.state.get(parameter) for parameter in parameters]
+        if not all(states):  # the first time it makes them
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimiser.step()  # the others have no gradient, so they stay
+            for parameter in parameters:
+                parameter.grad = None
+            return
+        group = optimiser.param_groups[list(self._parts).index(name)]
+        kept = [[state[each] for state in states] for each in ("exp_avg", "exp_avg_sq", "step")]
+        adam(
+            parameters, gradients, kept[0], kept[1], [], kept[2], fused=True, amsgrad=False, beta1=group["betas"][0],
+            beta2=group["betas"][1], lr=group["lr"], weight_decay=0.0, eps=group["eps"], maximize=False,
+        )  # fmt: skip

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paperworks.control.datasets import read_transitions
-from paperworks.control.environments import Spaces, spaces_of
+from paperworks.control.environments import spaces_of
 from paperworks.control.hybrid.acting import horizon_of
 from paperworks.control.hybrid.hnpg import HNPGOptions, TRPOOptions
 from paperworks.control.hybrid.report import write_report
 from paperworks.control.hybrid.training import HybridOptions, HybridResult, train_hybrid
 from paperworks.control.job import described, facts
-from paperworks.control.transitions import Transitions
+from paperworks.control.run_progress import Told, check_is_run, check_same, check_width
 from paperworks.core.devices import pick_device
-from paperworks.core.errors import DataError, OptionError, RunError, did_you_mean
+from paperworks.core.errors import OptionError, did_you_mean
 from paperworks.core.options import build, load_yaml, to_mapping
 from paperworks.core.progress import Progress
-from paperworks.core.runs import Run, RunStore
+from paperworks.core.runs import RunStore
 
+SHOWN = ("fresh_return", "online_loss", "kl")  # beside the progress
 METHODS: dict[str, type[TRPOOptions]] = {"hnpg": HNPGOptions, "trpo": TRPOOptions}
 
 
@@ -85,19 +86,23 @@ def hybrid_job(
     """
     shown = progress if progress is not None else Progress(quiet=True)
     if resume and out is not None:
-        _same_job(job, Path(out))
+        folder = Path(out)
+        check_is_run(folder)
+        check_same(hybrid_job_from_config(load_yaml(folder / "run.yaml")).config(), job.config(), folder)
     spaces = spaces_of(job.env)
     horizon = horizon_of(job.env, job.training.horizon)
     log = None if job.data is None else read_transitions(job.data, limit=job.limit)
     if log is not None:
-        _check_width(log, spaces)
+        check_width(log, spaces)
         shown.say(described(log))
     store = RunStore()
     started = store.start("train", job.hybrid, out, job.config(), job.training.seed, resume, overwrite=overwrite)
     with started as run:
+        bar = shown.bar(f"train {job.hybrid}", job.training.iterations)
+        told = Told(run, bar, job.training.iterations, SHOWN)
         result = train_hybrid(
             job.hybrid, job.options, log, spaces, horizon, job.training,
-            folder=run.folder, resume=resume, device=pick_device(job.device), on_metrics=_Shown(job, run, shown),
+            folder=run.folder, resume=resume, device=pick_device(job.device), on_metrics=told,
         )  # fmt: skip
         for number, policy in enumerate(result.policies):
             single = len(result.policies) == 1
@@ -106,47 +111,3 @@ def hybrid_job(
         run.finish({**results, "data": None if log is None else facts(log)})
     write_report(run.folder)
     return result, run.folder
-
-
-class _Shown:
-    """Shows and logs the numbers of a run: means over seeds."""
-
-    def __init__(self, job: HybridJob, run: Run, shown: Progress) -> None:
-        self._run, self._total = run, job.training.iterations
-        self._bar = shown.bar(f"train {job.hybrid}", job.training.iterations)
-        self._last = ""
-        self._cut = False
-
-    def __call__(self, done: int, values: Mapping[str, Sequence[float]]) -> None:
-        if not self._cut:
-            self._run.truncate_metrics(done - 1)
-            self._cut = True
-        means = {name: sum(of_seeds) / len(of_seeds) for name, of_seeds in values.items()}
-        self._run.log(step=done, **means)
-        if "return" in means:
-            self._last = f"return {means['return']:.4g}"
-        told = [f"{name} {means[name]:.3g}" for name in ("fresh_return", "online_loss", "kl") if name in means]
-        self._bar.update(done, ", ".join([each for each in (self._last, *told) if each]))
-        if done == self._total and "return" in means:
-            self._bar.finish()
-
-
-def _check_width(log: Transitions, spaces: Spaces) -> None:
-    if log.observations.shape[1] != spaces.state:
-        raise DataError(
-            f"observations of {log.observations.shape[1]} numbers; {spaces.environment} shows {spaces.state}",
-            file=log.source or None,
-            field="observations",
-        )
-
-
-def _same_job(job: HybridJob, folder: Path) -> None:
-    """Raises RunError where the folder is of another job."""
-    if not (folder / "run.yaml").is_file():
-        raise RunError(f"{folder}: no run to go on with (run.yaml is missing)")
-    before, now = hybrid_job_from_config(load_yaml(folder / "run.yaml")).config(), job.config()
-    for name, value in now.items():
-        if value != before[name] and name != "device":
-            raise RunError(
-                f"{folder}: was started with {name}={before[name]!r}, not {value!r}; give the same, or --overwrite"
-            )

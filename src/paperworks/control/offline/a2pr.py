@@ -220,7 +220,9 @@ class A2PR(TD3BC):
         }
         facts = {name: f"{sum(values) / len(values):.1%}" for name, values in shares.items()}
         of_first = plots.histogram({"episodes": found.episode_advantage[0]}, "mean advantage of an episode", bins=30)
-        text = "As critics and value see the log at the end of training, mean over seeds; the figure is of the first seed."
+        text = (
+            "As critics and value see the log at the end of training, mean over seeds; the figure is of the first seed."
+        )
         return [ReportSection("Quality of the data", text, facts, [(of_first, "Q(s, a) - V(s), each episode's mean")])]
 
 

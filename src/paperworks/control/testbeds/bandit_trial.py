@@ -24,7 +24,7 @@ from paperworks.experiment.definition import Arm, Budget, Workspace
 
 TOP, BEST = 3.0, 0.8
 LOGGED = ((0.9, -0.5), (0.1, 0.7))  # shares of the log and their actions
-ALPHA, NOISE, ROWS = 2.5, 0.05, 1000
+ALPHA, NOISE, ROWS = 2.5, 0.01, 1000
 EXACT, LEARNED = "exact critics", "learned critics"
 STEPS: Mapping[Budget, int] = {"smoke": 10, "small": 600, "full": 5000}
 
@@ -78,7 +78,7 @@ def bandit_cell(
     kind = KINDS[arm.name]
     fields = kind.options_class.__dataclass_fields__
     given: dict[str, Any] = dict.fromkeys(("hidden", "critic_hidden", "vae_hidden"), (32, 32))
-    given |= {"tau": 0.02, "learning_rate": 3e-3, "gamma": 0.99}
+    given |= {"tau": 0.02, "learning_rate": 3e-3, "vae_learning_rate": 3e-3}
     options = kind.options_class(**{name: value for name, value in given.items() if name in fields})
     trained = Trained(kind, options, Nets([bandit_log(seed) for seed in seeds], list(seeds), {}), 64)
     if setting == EXACT and kind is not BC:

@@ -28,7 +28,7 @@ from paperworks.core.seeding import torch_generator
 REWARD_SCALE, REWARD_SHIFT = 0.05, 0.5
 """Of every log: values are positive, as in locomotion, for lambda = alpha / |Q| loses its meaning where Q is near 0."""
 
-GAMMA = 0.98
+GAMMA = 0.95
 EXPERT_SEED, EXPERT_ROWS, EXPERT_BATCH = 2_000_000, 20_000, 128
 NOISE = 0.1  # on the actions of the policies that collect
 

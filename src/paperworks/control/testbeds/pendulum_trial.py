@@ -62,7 +62,7 @@ class Size:
 
 SIZES: Mapping[Budget, Size] = {
     "smoke": Size(10, (8, 8), 16, 20, (20, 10), tuning_seeds=1, points=2, episodes=2, evaluations=1),
-    "small": Size(1600, (32, 32), 64, 100, (2500, 1300), tuning_seeds=1, points=4),
+    "small": Size(2000, (32, 32), 64, 100, (2500, 1350), tuning_seeds=1, points=4),
     "full": Size(20_000, (128, 128), 256, 200, (2500, 1300), tuning_seeds=5, points=4, tau=0.005, learning_rate=3e-4),
 }
 
