@@ -16,6 +16,7 @@ NAMES = (
     "online_speed",
     "reward_ensemble_speed",
     "multi_objective_speed",
+    "hnpg_speed",
     "control_speed",
 )
 

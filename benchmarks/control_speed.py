@@ -35,6 +35,7 @@ from paperworks.control.learner import Learner, Shapes
 from paperworks.control.offline import offline_learner
 from paperworks.control.policy import Normaliser
 from paperworks.control.transitions import Transitions
+from paperworks.core.devices import keep_freed_memory
 
 VARIABLE = "PAPERWORKS_D3RLPY_PYTHON"
 STEPS = {"td3-bc": 100, "iql": 80, "cql": 8, "prdc": 6}  # a turn of one run
@@ -167,6 +168,7 @@ def main() -> int:
     parser.add_argument("--log", help="a log of your own in place of the synthetic ones")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as training does
     peer = Peer(args.d3rlpy, args.threads) if args.d3rlpy else None
     if peer is None:
         print(f"no d3rlpy to compare with: give its Python as --d3rlpy, or in ${VARIABLE}; ours alone:")

@@ -25,7 +25,11 @@ TESTBEDS = ("testbeds.exact", "testbeds.log_linear", "testbeds.newton", "testbed
 # Shapes and types are checked at every call of the modules where a wrong shape would go unseen. Not everywhere: where
 # users' input arrives, our own error must come first.
 CHECKED = ("logprobs", "sampling", "reference_scores", "items", "objectives.objective", *TESTBEDS)
-CONTROL = ("discrete", "online.dqn", "testbeds.discrete_worlds", "testbeds.data_study", "testbeds.data_study_trial")
+CONTROL = (
+    "discrete", "online.dqn", "testbeds.discrete_worlds", "testbeds.data_study", "testbeds.data_study_trial",
+    "offline.a2pr", "offline.bcq", "offline.vae", "offline.prdc", "offline.td3", "offline.td3_bc",
+    "offline.family", "offline.famo2o", "offline.balance_map", "testbeds.two_rooms", "testbeds.two_rooms_trial",
+)  # fmt: skip
 install_import_hook([f"paperworks.language.{module}" for module in CHECKED], "beartype.beartype")
 install_import_hook([f"paperworks.control.{module}" for module in CONTROL], "beartype.beartype")
 

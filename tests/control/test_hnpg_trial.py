@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from paperworks.control.testbeds.comblock import Comblock
 from paperworks.control.testbeds.comblock_trial import Course, cloned, logged, natural_gradient, rlpd
 from paperworks.control.testbeds.hnpg_trial import imitated, measures, pooled, settings_horizon, tabular_course
 from paperworks.control.testbeds.tabular_lock import Episodes, TabularLock
+from paperworks.experiment.results import CellResult, Results
+from paperworks.papers.hnpg import ARMS_B, EXPERIMENT, SETTINGS_B, curves
 
 
 def test_measures_by_hand() -> None:
@@ -21,6 +25,18 @@ def test_measures_by_hand() -> None:
     assert measures(rates, 0, 100, 1)["episodes"] == 300
     never = measures(rates, 1, 100, 2)
     assert never["episodes"] == 400 and never["is_solved"] == 0
+
+
+def test_the_report_has_a_figure_a_setting(undrawn_figures: None) -> None:
+    cells = [
+        CellResult("B", setting, arm.name, seed, {"curve": [0.0, 1.0]}, 0.0, "")
+        for setting in ("H=3", "H=5")
+        for arm in ARMS_B
+        for seed in (0, 1)
+    ]
+    results = Results(EXPERIMENT, "smoke", Path(), tuple(cells))
+    figures = curves("B", ARMS_B, SETTINGS_B, results)
+    assert [caption.split(":")[0] for _, caption in figures] == ["H=3", "H=5"]
 
 
 def test_settings_say_their_horizon() -> None:

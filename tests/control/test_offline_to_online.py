@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from paperworks.cli.main import main
-from paperworks.control.batches import Batch, Draws
+from paperworks.control.batches import Batch, Draws, Log
 from paperworks.control.environments import roll_out, spaces_of
 from paperworks.control.learner import Shapes
 from paperworks.control.offline import OFFLINE
@@ -69,13 +69,13 @@ def test_every_base_does_better_than_the_log(base: Any, log: Transitions, point:
     assert min(returns) > log.returns().mean() + 1.5
 
 
-def test_balances_rise_where_critics_gain_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_balances_rise_where_critics_gain_by_them(log: Transitions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Actions grow with the balance here; critics like large ones where the state is positive, small ones elsewhere."""
     states = torch.linspace(-1, 1, 64)[None, :, None]
     zeros = torch.zeros(1, 64)
     batch = Batch(zeros.long(), states, zeros[..., None], zeros, states, zeros + 1)
-    log: Any = None
-    made = FamilyIQL(Shapes(1, 1), FamO2OOptions(**SMALL, learning_rate=1e-2), [0], log)
+    kept = Log(log, np.zeros(2, np.float32), np.ones(2, np.float32), torch.device("cpu"))
+    made = FamilyIQL(Shapes(1, 1), FamO2OOptions(**SMALL, learning_rate=1e-2), [0], kept)
     judge = lambda states, actions: 5 * (states.sign() * actions).squeeze(-1)[:, None]  # noqa: E731
     monkeypatch.setattr(FamilyIQL, "judge", property(lambda self: judge))
     monkeypatch.setattr(made.family, "output", lambda states, beta: beta[..., None] - 3)
@@ -122,19 +122,19 @@ def test_a_saved_family_and_its_members(command: Callable[..., Outcome], point: 
 def test_a_run_killed_online_resumes_to_the_same_policy(
     command: Callable[..., Outcome], point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("train", "famo2o", "--data", "log.npz", "--env", point, *QUICK, "--then-online", 60, "--save-every", 20)
+    words = ("train", "famo2o", "--data", "log.npz", "--env", point, *QUICK, "--then-online", 30, "--save-every", 10)
     assert command(*words, "--out", "whole")[0] == 0
     really = loop._Online._save
 
     class Killed(BaseException):
         pass
 
-    def kill_at_40(self: Any, done: int, *rest: Any) -> None:
-        if done == 40:
+    def kill_at_20(self: Any, done: int, *rest: Any) -> None:
+        if done == 20:
             raise Killed
         really(self, done, *rest)
 
-    monkeypatch.setattr(loop._Online, "_save", kill_at_40)
+    monkeypatch.setattr(loop._Online, "_save", kill_at_20)
     with pytest.raises(Killed):
         command(*words, "--out", "cut")
     monkeypatch.setattr(loop._Online, "_save", really)

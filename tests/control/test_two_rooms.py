@@ -52,14 +52,14 @@ def test_the_expert_is_quick_and_chance_is_not() -> None:
 
 @pytest.mark.parametrize("setting", LOGS)
 def test_logs_are_as_good_as_each_room_says(setting: str) -> None:
-    log = make_log(LOGS[setting], 3000, 0)
+    log = make_log(LOGS[setting], 1500, 0)
     places, actions = torch.from_numpy(log.observations), torch.from_numpy(log.actions)
     near = is_near(places)
     close = ((actions - expert(places)).abs() < 0.35).all(-1).float()
     for room, quality in ((near, LOGS[setting][0]), (~near, LOGS[setting][1])):
         by_chance = 0.35**2 / 2  # of random actions, roughly
         assert float(close[room].mean()) == pytest.approx(quality + (1 - quality) * by_chance, abs=0.08)
-    again, other = make_log(LOGS[setting], 3000, 0), make_log(LOGS[setting], 3000, 1)
+    again, other = make_log(LOGS[setting], 1500, 0), make_log(LOGS[setting], 1500, 1)
     assert np.array_equal(log.actions, again.actions) and not np.array_equal(log.actions, other.actions)
 
 

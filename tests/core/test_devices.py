@@ -1,6 +1,9 @@
 """Devices and number formats by name; cores within a container's quota."""
 
 import os
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -57,3 +60,22 @@ def test_peak_memory_grows_by_what_is_held():
     block = np.ones(100_000_000, dtype=np.uint8)
     assert peak_memory_bytes() >= before
     assert peak_memory_bytes() > block.nbytes
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of glibc's malloc")
+def test_memory_that_is_freed_is_kept_for_the_next_step():
+    """Two large arrays that come and go together: their pages are faulted in once, not every time."""
+    program = (
+        "import resource; from paperworks.core.devices import keep_freed_memory; {}\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "step = lambda: (bytearray(b'x') * (16 << 20), bytearray(b'x') * (16 << 20), bytearray(b'x') * (16 << 20))\n"
+        "for _ in range(3): step()\n"
+        "before = faults()\n"
+        "for _ in range(10): step()\n"
+        "print(faults() - before)"
+    )
+    counted = [
+        int(subprocess.run([sys.executable, "-c", program.format(call)], capture_output=True, check=True).stdout)
+        for call in ("", "keep_freed_memory()")
+    ]
+    assert counted[1] < 1000 < counted[0]

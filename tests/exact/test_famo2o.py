@@ -68,7 +68,7 @@ def test_the_density_is_of_x() -> None:
     zero, raw = torch.zeros(1), torch.tensor([0.3])
     x, log_prob = squashed(zero, zero, raw)
     assert x.item() == pytest.approx(0.291313, abs=1e-6) and log_prob.item() == pytest.approx(-0.875257, abs=1e-6)
-    assert BetaRange(8, 14).of(x).item() == pytest.approx(11.873938, abs=1e-5)
+    assert BetaRange(8.0, 14.0).of(x).item() == pytest.approx(11.873938, abs=1e-5)
     of_models = []
     for betas in ((0.0, 1.0), (0.0, 6.0)):
         made = learner(beta_range=betas)

@@ -77,6 +77,15 @@ def test_alpha_may_differ_from_seed_to_seed() -> None:
         learner.vary("alpha", [1.0, 2.0, 3.0])
 
 
+def test_a_state_that_never_changes_is_named() -> None:
+    flags, zeros = np.zeros(2, bool), np.zeros(2, np.float32)
+    states, actions = np.array([[1.0, 5.0], [2.0, 5.0]], np.float32), np.zeros((2, 1), np.float32)
+    (said,) = PRDC.check(Transitions(states, actions, zeros, states, flags, flags), PRDCOptions())
+    assert "columns [1]" in said
+    moving = states[:, :1]
+    assert not PRDC.check(Transitions(moving, actions, zeros, moving, flags, flags), PRDCOptions())
+
+
 @pytest.mark.parametrize("bad", [{"beta": -1.0}, {"neighbours": 0}, {"alpha": 0.0}])
 def test_options_out_of_range(bad: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(bad))):

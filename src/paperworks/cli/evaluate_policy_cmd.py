@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     scale = reference_of(args.env, args.random_return, args.best_return)
     policy = ControlPolicy.load(args.model)
     if pays_a_vector(args.env):
+        if args.support is not None:
+            raise OptionError(f"--support: not in {args.env}, which pays a vector of rewards")
         environments = GymnasiumEnvironments(args.env)
         vectors = roll_out_vectors(policy, environments, args.episodes, seed=args.seed)
         figures = {**dict(zip(environments.spaces.names, vectors.returns.T)), "length": vectors.lengths}

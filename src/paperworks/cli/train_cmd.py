@@ -51,7 +51,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.epilog = (
             f"objectives: {', '.join(objective_names())}; `paperworks train dpo --help` lists its options. On its own "
             f"answers: {', '.join(METHODS)}. Control policies from logs: {', '.join(train_control.ALGORITHMS)}. "
-            f"Fronts of policies for several rewards: {', '.join(train_fronts.SEARCHES)}"
+            f"Fronts of policies for several rewards: {', '.join(train_fronts.SEARCHES)}. Policies that act while they "
+            f"learn: {', '.join(train_hybrid.METHODS)}"
         )
         if any(word in ("-h", "--help") for word in argv):
             parser.parse_args(["-h"])

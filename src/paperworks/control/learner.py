@@ -153,7 +153,7 @@ class Learner(nn.Module, ABC):
     def _step(self, name: str, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
         """Adam's step of one group: what `optimiser.step()` does, without a look at the groups that stay."""
         optimiser = self.optimiser
-        states = [optimiser.state.get(parameter) for parameter in parameters]
+        states: list[dict[str, Tensor]] = [optimiser.state.get(parameter, {}) for parameter in parameters]
         if not all(states):  # the first time it makes them
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
@@ -164,6 +164,7 @@ class Learner(nn.Module, ABC):
         group = optimiser.param_groups[list(self._parts).index(name)]
         kept = [[state[each] for state in states] for each in ("exp_avg", "exp_avg_sq", "step")]
         adam(
-            parameters, gradients, kept[0], kept[1], [], kept[2], fused=True, amsgrad=False, beta1=group["betas"][0],
-            beta2=group["betas"][1], lr=group["lr"], weight_decay=0.0, eps=group["eps"], maximize=False,
+            list[Tensor](parameters), gradients, kept[0], kept[1], [], kept[2], fused=True, amsgrad=False,
+            beta1=group["betas"][0], beta2=group["betas"][1], lr=group["lr"], weight_decay=0.0, eps=group["eps"],
+            maximize=False,
         )  # fmt: skip

@@ -18,6 +18,7 @@ from paperworks.control.learner import Learner, LearnerOptions, Shapes
 from paperworks.control.policy import ActionBounds, ControlPolicy, DiscreteActions, Normaliser
 from paperworks.control.transitions import Transitions
 from paperworks.core import checkpoints
+from paperworks.core.devices import keep_freed_memory
 from paperworks.core.errors import DataError, OptionError, TrainingDiverged
 from paperworks.core.interrupts import deferred_interrupt
 from paperworks.core.options import check_ranges, option
@@ -82,6 +83,7 @@ def train_offline(
 
     Raises DataError for a log that does not fit, TrainingDiverged, KeyboardInterrupt on Ctrl-C (saved first).
     """
+    keep_freed_memory()
     return _Run(
         learner, options, log, bounds, control, environment, folder, resume, torch.device(device), on_metrics
     ).go()

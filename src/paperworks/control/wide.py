@@ -7,6 +7,7 @@ other devices are better off with that one.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,35 +45,40 @@ class _Perceptrons(torch.autograd.Function):
         depth = len(parameters) // 2
         weights, biases = parameters[:depth], parameters[depth:]
         nets, rows = x.shape[:2]
-        layers = [x, *(x.new_empty(nets, rows, weight.shape[2]) for weight in weights)]
+        # a tensor a net: memory of this size is kept when it is freed, that of all nets together would not be
+        hidden = [[x.new_empty(rows, weight.shape[2]) for _ in range(nets)] for weight in weights[:-1]]
+        found = x.new_empty(nets, rows, weights[-1].shape[2])
+        layers = [x, *hidden, found]
         for net in range(nets):
             for start in range(0, rows, CHUNK_ROWS):
                 part = slice(start, start + CHUNK_ROWS)
                 for number in range(depth):
-                    out = layers[number + 1][net, part]
-                    torch.mm(layers[number][net, part], weights[number][net], out=out)
+                    out = layers[number + 1][net][part]
+                    torch.mm(layers[number][net][part], weights[number][net], out=out)
                     out.add_(biases[number][net])
                     if number + 1 < depth:
                         out.relu_()
-        ctx.save_for_backward(*parameters, *layers[:-1])
-        return layers[-1]
+        ctx.depth = depth
+        ctx.save_for_backward(*parameters, x, *itertools.chain(*hidden))
+        return found
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        depth = len(ctx.saved_tensors) // 3
-        weights, biases, layers = (ctx.saved_tensors[at : at + depth] for at in range(0, 3 * depth, depth))
+        depth, nets, saved = ctx.depth, len(outer[0]), ctx.saved_tensors
+        weights, biases, x, hidden = saved[:depth], saved[depth : 2 * depth], saved[2 * depth], saved[2 * depth + 1 :]
+        layers = [x, *(hidden[at : at + nets] for at in range(0, len(hidden), nets))]
         if torch.is_grad_enabled():  # a gradient of the gradient is asked for
-            return _differentiable(ctx.needs_input_grad, layers[0], weights, biases, outer[0])
+            return _differentiable(ctx.needs_input_grad, x, weights, biases, outer[0])
         to_input, to_weights = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
-        by_input = torch.empty_like(layers[0]) if to_input else None
+        by_input = torch.empty_like(x) if to_input else None
         by_weights = [torch.zeros_like(weight) for weight in weights] if to_weights else []
         by_biases = [torch.zeros_like(bias) for bias in biases] if to_weights else []
-        for net in range(len(outer[0])):
+        for net in range(nets):
             for start in range(0, outer[0].shape[1], CHUNK_ROWS):
                 part = slice(start, start + CHUNK_ROWS)
                 gradient = outer[0][net, part]
                 for number in reversed(range(depth)):
-                    entered = layers[number][net, part]
+                    entered = layers[number][net][part]
                     if to_weights:
                         by_weights[number][net].addmm_(entered.t(), gradient)
                         by_biases[number][net] += gradient.sum(0, keepdim=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
 import resource
@@ -72,6 +74,19 @@ def set_threads(count: int) -> None:
     import torch
 
     torch.set_num_threads(max(1, count))
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep the memory that it frees, where the C library can (glibc).
+
+    Tensors of some megabytes that come and go with every step are otherwise given back to the system and taken anew, page
+    by page.
+    """
+    trim_threshold, mmap_threshold, most = -1, -3, 32 << 20  # glibc maps what is larger than 32 MB, whatever it is told
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(trim_threshold, 2**31 - 1)
+        library.mallopt(mmap_threshold, most)
 
 
 def cores() -> int:

@@ -51,7 +51,7 @@ def curves(part: str, arms: Sequence[Arm], settings: Sequence[str], results: Res
     for setting in settings:
         series = {}
         for arm in arms:
-            found = [cell.metrics["curve"] for cell in results.cells_of(part, arm.name) if cell.setting == setting]
+            found = [cell.metrics["curve"] for cell in results.cells_of(part, arm.name, setting)]
             if found:
                 mean = [sum(values) / len(values) for values in zip(*found, strict=True)]
                 series[arm.label] = plots.Curve([float(at) for at in range(1, len(mean) + 1)], mean)
@@ -141,13 +141,14 @@ EXPERIMENT = Experiment(
     "in tables, and 40,000 or 50,000 samples. RLPD takes an update a sample there, one in ten samples here. The paper shows "
     "misspecification with locks whose observations are embeddings of images; here blind locks stand for it. The experiment on "
     "images is not run.",
-    notes="Numbers are float32 (the release: float64). Grids and the numbers of iterations were set in locks of other seeds: "
-    "HNPG and RLPD did best at the upper end of the first grids tried, so both grids were moved up; HNPG, RLPD and BC took the "
-    "upper end again. Claims stood before the reported locks were played, and nothing was changed afterwards. RLPD, one net for "
-    "all steps, opens locks that show their state sooner than HNPG, which the paper does not deny at so few steps; blind locks "
-    "it never opens. BC's mean action opens locks far more often than actions drawn from its Gaussian, whose width covers the "
-    "log's random vectors; the claims compare drawn actions with drawn actions. In the blind lock of 3 steps NPG's eta of 64, "
-    "best in three locks, leaves four of ten shut, while 16 opened five of five others: there HAC's lead on NPG says little, "
-    "and no claim is made of it. HAC stays at about 0.98 in blind locks, for the log's targets never fit there. RLPD's error on "
-    "fresh episodes is a temporal difference, HNPG's and TRPO's is to returns; they are not to be compared with each other.",
+    notes="Numbers are float32 (the release: float64). Grids and the numbers of iterations were set in locks of other "
+    "seeds: HNPG and RLPD did best at the upper end of the first grids tried, so both grids were moved up; HNPG, RLPD "
+    "and BC took the upper end again. Claims stood before the reported locks were played, and nothing was changed "
+    "afterwards. RLPD, one net for all steps, opens locks that show their state sooner than HNPG, which the paper "
+    "does not deny at so few steps; blind locks it never opens. BC's mean action opens locks far more often than "
+    "actions drawn from its Gaussian, whose width covers the log's random vectors; the claims compare drawn actions "
+    "with drawn actions. In the blind lock of 3 steps NPG's eta of 64, best in three locks, leaves four of ten shut, "
+    "while 16 opened five of five others: there HAC's lead on NPG says little, and no claim is made of it. HAC stays "
+    "at about 0.98 in blind locks, for the log's targets never fit there. RLPD's error on fresh episodes is a "
+    "temporal difference, HNPG's and TRPO's is to returns; they are not to be compared with each other.",
 )

@@ -79,10 +79,10 @@ def advantage_weight(
 
 
 class FamO2O(Learner):
-    """A family of policies and a balance model around the critics of `--base`. Made as the class of that base.
+    """A family of policies around the critics of `--base`, and a model that picks one of them for every state.
 
-    Balance model: min mean eta log pi_b(x|s) - min_j Q_j(s, a'), a' of the universal model at x's balance; eta is moved to
-    hold the entropy at its target. Universal model: the base's objective at each row's balance.
+    Made as the class of that base. Balance model: min mean eta log pi_b(x|s) - min_j Q_j(s, a'), a' of the universal model
+    at x's balance; eta is moved to hold the entropy at its target. Universal model: the base's objective at each row's balance.
     """
 
     name: ClassVar[str] = "famo2o"

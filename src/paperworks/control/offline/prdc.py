@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -19,6 +20,7 @@ from paperworks.control.batches import Batch, Log
 from paperworks.control.learner import LearnerOptions, Shapes
 from paperworks.control.nearest import NearestRows, Search
 from paperworks.control.offline.td3_bc import TD3BC, TD3BCOptions
+from paperworks.control.transitions import Transitions
 from paperworks.core.options import option
 
 
@@ -45,6 +47,13 @@ class PRDC(TD3BC):
         pairs = torch.cat([options.beta * log.states, log.actions], -1)
         logs = pairs if log.is_stacked else pairs[None]
         self._indices = [NearestRows(each, options.search) for each in logs]
+
+    @classmethod
+    def check(cls, log: Transitions, options: LearnerOptions) -> Sequence[str]:
+        constant = np.flatnonzero(np.ptp(log.observations, axis=0) == 0).tolist()
+        if not constant:
+            return ()
+        return (f"observations: columns {constant} (from 0) are constant; they count for nothing in the distance",)
 
     def pull(
         self, batch: Batch, action: Float[Tensor, "seeds rows action"]

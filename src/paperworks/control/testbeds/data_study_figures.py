@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from paperworks.control.testbeds.data_study import KINDS
-from paperworks.control.testbeds.discrete_worlds import WORLDS
 from paperworks.core import plots
 from paperworks.experiment.results import Results
 
@@ -20,7 +19,7 @@ def draw(results: Results, labels: Mapping[str, str]) -> list[tuple[str, str]]:
         return []
     names = [labels[arm] for arm in arms]
     best = [_means([cell.metrics["best"] for cell in cells[arm]]) for arm in arms]
-    logs = [f"{world} {kind}" for world in WORLDS for kind in KINDS]
+    logs = cells[arms[0]][0].metrics["names"]
     performance = plots.heatmap(logs, names, np.transpose(best).tolist(), format_spec=".0f", high=100.0)
     columns = ("quality_pearson", "coverage_pearson", "quality_weight", "coverage_weight")
     found = [[results.interval("A", arm, column).mean for column in columns] for arm in arms]

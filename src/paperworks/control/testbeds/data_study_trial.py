@@ -38,6 +38,7 @@ class StudySize:
     """How much is done. `run` makes the logs, the rest is of the algorithms that learn from them."""
 
     run: RunSize = field(default_factory=lambda: RunSize(4000, lanes=5, epsilon_steps=2000))
+    worlds: tuple[str, ...] = ("cartpole", "key-door")
     updates: int = 2000
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -51,7 +52,7 @@ SIZES: Mapping[Budget, StudySize] = {
     ),
     "small": StudySize(),
     "full": StudySize(
-        RunSize(20_000, lanes=5, epsilon_steps=10_000), updates=100_000, learning_rate=1e-4, evaluations=100
+        RunSize(20_000, lanes=5, epsilon_steps=10_000), WORLDS, updates=100_000, learning_rate=1e-4, evaluations=100
     ),
 }
 
@@ -59,17 +60,17 @@ SIZES: Mapping[Budget, StudySize] = {
 def prepare_run(seed: int, budget: Budget, workspace: Workspace) -> None:
     """Once a seed: an online run in each world and its five logs."""
     torch.set_num_threads(1)
-    for name in WORLDS:
+    for name in SIZES[budget].worlds:
         make_sets(name, SIZES[budget].run, seed).save(workspace.seed_folder(seed) / name)
 
 
 def study_cell(
     arm: Arm, setting: str, seeds: Sequence[int], budget: Budget, workspace: Workspace
 ) -> list[dict[str, Any]]:
-    """Learn from all logs of every seed; each seed's performance on its fifteen logs against their measures."""
+    """Learn from all logs of every seed; each seed's performance on its logs against their measures."""
     torch.set_num_threads(1)
     size, points = SIZES[budget], [Points() for _ in seeds]
-    for name in WORLDS:
+    for name in size.worlds:
         runs = [DataSets.load(workspace.seed_folder(seed) / name) for seed in seeds]
         curves = learned(arm.options["algorithm"], Scaled.named(name), runs, seeds, size)
         for place, run in enumerate(runs):

@@ -9,10 +9,8 @@ import numpy as np
 import torch
 
 from paperworks.control.testbeds import point_robot_trial as trial
-from paperworks.control.testbeds.point_robot import ARENA, avoidable
 from paperworks.control.testbeds.point_robot_trial import Logs, Size
 from paperworks.experiment.definition import Arm, Budget, Workspace
-from paperworks.experiment.results import Results
 
 SIZES: Mapping[Budget, Size] = {
     "smoke": Size(600, value_updates=4, policy_updates=4, starts=3, width=16),
@@ -60,7 +58,7 @@ NO_REGION = {name: float("nan") for name in ("iou", "false_safe", "false_unsafe"
 
 
 def _regions(learner: trial.SharedValues, logs: Logs) -> list[dict[str, Any]]:
-    truth, found = avoidable(trial.grid(), trial.WORLD), []
+    truth, found = trial.true_region(), []
     for seed, values in zip(logs.seeds, trial.map_values(learner, logs, learner.violation), strict=True):
         known: dict[str, Any] = trial.region(values <= learner.threshold, truth)
         if seed == 0:
@@ -68,37 +66,3 @@ def _regions(learner: trial.SharedValues, logs: Logs) -> list[dict[str, Any]]:
             known["map"] = [round(value, 3) for value in side.flatten().tolist()]
         found.append(known)
     return found
-
-
-def figures(results: Results, arms: Sequence[Arm]) -> list[tuple[str, str]]:
-    """The estimated regions of seed 0 beside the true one, and violations against return."""
-    from paperworks.core import plots
-
-    drawn = []
-    line = torch.linspace(-ARENA, ARENA, trial.GRID)[::EVERY].tolist()
-    truth = (0.5 - avoidable(trial.grid(), trial.WORLD).float()).view(trial.GRID, trial.GRID)[::EVERY, ::EVERY].tolist()
-    for arm in arms:
-        maps = [cell.metrics["map"] for cell in results.cells_of("A", arm.name) if cell.metrics.get("map")]
-        for values in maps:
-            rows = [values[at : at + len(line)] for at in range(0, len(values), len(line))]
-            svg = plots.field(
-                line,
-                line,
-                rows,
-                "x",
-                "y",
-                title=arm.label,
-                outlines={"what manoeuvres can save": truth},
-                is_to_scale=True,
-            )
-            caption = f"{arm.label}: value of violations at speed 2, heading up right, seed 0; the line is its region's border"
-            drawn.append((svg, caption))
-    points = {
-        arm.label: [
-            (cell.metrics["violations_feasible"], cell.metrics["return_feasible"])
-            for cell in results.cells_of("A", arm.name)
-        ]
-        for arm in arms
-    }
-    svg = plots.frontier({name: each for name, each in points.items() if each}, "violating steps an episode", "return")
-    return [*drawn, (svg, "return against violations from feasible starts: a point a seed")]

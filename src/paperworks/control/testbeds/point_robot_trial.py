@@ -5,6 +5,7 @@ Every seed has a log, nets and starts of its own; seeds stand side by side and s
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -250,6 +251,12 @@ def grid() -> Float[Tensor, "points latent"]:
     line = torch.linspace(-ARENA, ARENA, GRID)
     x, y = torch.meshgrid(line, line, indexing="xy")
     return torch.stack([x, y, torch.full_like(x, GRID_SPEED), torch.full_like(x, GRID_HEADING)], -1).flatten(0, 1)
+
+
+@functools.cache
+def true_region() -> Bool[Tensor, " points"]:
+    """From which states of the map a violation can be avoided."""
+    return avoidable(grid(), WORLD)
 
 
 def map_values(learner: SharedValues, logs: Logs, kind: Kind) -> Float[Tensor, "seeds points"]:
