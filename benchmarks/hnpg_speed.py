@@ -19,7 +19,7 @@ from paperworks.control.hybrid.hnpg import HNPG, HNPGOptions
 from paperworks.control.testbeds.comblock import LATENT_ACTIONS, Comblock
 from paperworks.control.testbeds.comblock_trial import logged
 
-HORIZON, SEEDS, EPISODES, REPEATS = 5, (0, 1, 2, 3, 4), 200, 3
+HORIZON, SEEDS, EPISODES, REPEATS = 5, (0, 1, 2, 3, 4), 200, 2
 flat = nn.utils.parameters_to_vector
 
 

@@ -26,7 +26,8 @@ def commands(program: str) -> list[str]:
     found: dict[str, None] = {}
     for guide in GUIDES:
         text = guide.read_text()
-        lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+        blocks = [block.replace("\\\n", " ") for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+        lines = [line for block in blocks for line in block.splitlines()]
         for line in [*lines, *re.findall(r"`([^`\n]+)`", text)]:
             words = (
                 shlex.split(line.split("…")[0].replace("\\|", "|"), comments=True) if line.count('"') % 2 == 0 else []

@@ -48,7 +48,7 @@ class _Perceptrons(torch.autograd.Function):
         # a tensor a net: memory of this size is kept when it is freed, that of all nets together would not be
         hidden = [[x.new_empty(rows, weight.shape[2]) for _ in range(nets)] for weight in weights[:-1]]
         found = x.new_empty(nets, rows, weights[-1].shape[2])
-        layers = [x, *hidden, found]
+        layers: list[Any] = [x, *hidden, found]
         for net in range(nets):
             for start in range(0, rows, CHUNK_ROWS):
                 part = slice(start, start + CHUNK_ROWS)
@@ -66,7 +66,7 @@ class _Perceptrons(torch.autograd.Function):
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         depth, nets, saved = ctx.depth, len(outer[0]), ctx.saved_tensors
         weights, biases, x, hidden = saved[:depth], saved[depth : 2 * depth], saved[2 * depth], saved[2 * depth + 1 :]
-        layers = [x, *(hidden[at : at + nets] for at in range(0, len(hidden), nets))]
+        layers: list[Any] = [x, *(hidden[at : at + nets] for at in range(0, len(hidden), nets))]
         if torch.is_grad_enabled():  # a gradient of the gradient is asked for
             return _differentiable(ctx.needs_input_grad, x, weights, biases, outer[0])
         to_input, to_weights = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
