@@ -33,7 +33,13 @@ from paperworks.control.transitions import Transitions
 from paperworks.core.errors import DataError, OptionError
 
 FOLLOWING = {"next_observations": [[1.0], [2.0], [3.0], [4.0]]}
-SMALL: dict[str, Any] = {"hidden": (16, 16), "vae_hidden": (16, 16), "policy_width": 8, "policy_blocks": 1, "candidates": 4}
+SMALL: dict[str, Any] = {
+    "hidden": (16, 16),
+    "vae_hidden": (16, 16),
+    "policy_width": 8,
+    "policy_blocks": 1,
+    "candidates": 4,
+}
 CPU = torch.device("cpu")
 
 
@@ -250,10 +256,6 @@ def test_the_base_algorithm_learns_from_penalised_rewards() -> None:
     learner, batch, draws = lagrangian()
     learner.multiplier.fill_(3.0)
     seen: list[Batch] = []
-
-    class Spied(IQLLagrangian):
-        pass
-
     base = IQLLagrangian.__mro__[2]
     original = base.update
     base.update = lambda self, given, *rest: seen.append(given) or original(self, given, *rest)  # type: ignore
@@ -275,7 +277,8 @@ def test_columns_and_what_they_mean(made: Any) -> None:
     assert fisor(log)._signals["hj"].tolist() == log.constraint.tolist()
     assert fisor(log, constraint="costs")._signals["hj"].tolist() == [-1, 25, -1, -1]
     assert fisor(log, critic_type="qc")._signals["qc"].tolist() == [0, 1, 0, 0]
-    shifted = made(**FOLLOWING, costs=[1.0, 0.0, 0.0, 0.0], constraint=[-1.0, 0.5, -2.0, -0.1])  # the cost of where a row leads
+    leading = [1.0, 0.0, 0.0, 0.0]  # the cost of where a row leads
+    shifted = made(**FOLLOWING, costs=leading, constraint=[-1.0, 0.5, -2.0, -0.1])
     assert check_constraints(shifted, "auto") == []
 
 
@@ -362,8 +365,8 @@ def test_a_run_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.chdir(tmp_path)
     save_log(make_log(0, 400), Path("robot.npz"))
-    words = "train fisor --data robot.npz --env paperworks/PointRobot-v0 --steps 6 --batch-size 32 --eval-every 6 --eval-episodes 1"
-    small = "--hidden 8 --policy-width 8 --policy-blocks 1 --candidates 2 --map-dims 0,1 --quiet --out run"
+    words = "train fisor --data robot.npz --env paperworks/PointRobot-v0 --steps 6 --batch-size 32 --eval-every 6"
+    small = "--eval-episodes 1 --hidden 8 --policy-width 8 --policy-blocks 1 --candidates 2 --map-dims 0,1 --quiet --out run"
     assert main([*words.split(), *small.split()]) == 0
     results = json.loads(Path("run/results.json").read_text())
     (section,) = results["sections"]

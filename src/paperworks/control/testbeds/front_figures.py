@@ -10,7 +10,7 @@ from paperworks.control.testbeds.front_trial import CIRCLE, SEAS, Task, true_fro
 from paperworks.core import plots
 from paperworks.core.statistics import bootstrap_mean
 from paperworks.experiment.definition import Part
-from paperworks.experiment.results import Results
+from paperworks.experiment.results import CellResult, Results
 
 SHOWN = ("c-morl", "weighted-sum", "ends")  # whose fronts are drawn
 
@@ -43,17 +43,25 @@ def _growth(results: Results, part: Part, setting: str) -> list[tuple[str, str]]
     for arm in part.arms_in(setting):
         cells = [cell for cell in results.cells_of(part.name, arm.name, setting) if "curve_steps" in cell.metrics]
         if cells:
-            rows = np.asarray([cell.metrics["curve_hypervolume"] for cell in cells]).T
-            found = [bootstrap_mean(row) for row in rows]
-            curves[arm.label] = plots.Curve(
-                cells[0].metrics["curve_steps"], [each.mean for each in found], [each.low for each in found],
-                [each.high for each in found],
-            )  # fmt: skip
+            curves[arm.label] = _curve(cells)
     if not curves:
         return []
     where = f" ({setting})" if setting else ""
-    svg = plots.lines(curves, "steps", "hypervolume, share of the true front's", markers=False)
-    return [(svg, f"Hypervolume against steps{where}: mean over seeds, 95% intervals; after finished legs")]
+    svg = plots.lines(curves, "steps", "hypervolume, share of the true front's", markers=True)
+    return [
+        (svg, f"Hypervolume against steps{where}: mean over seeds, 95% intervals, where every seed had ended a leg")
+    ]
+
+
+def _curve(cells: Sequence[CellResult]) -> plots.Curve:
+    """The means while legs had ended in all seeds, and at the end."""
+    rows = np.asarray([cell.metrics["curve_hypervolume"] for cell in cells]).T
+    known = [(float(step), row) for step, row in zip(cells[0].metrics["curve_steps"], rows) if (row > 0).all()]
+    end = float(np.mean([cell.value("steps") for cell in cells]))
+    known.append((end, np.asarray([cell.value("hypervolume") for cell in cells])))
+    found = [bootstrap_mean(row) for _, row in known]
+    steps, means = [step for step, _ in known], [each.mean for each in found]
+    return plots.Curve(steps, means, [each.low for each in found], [each.high for each in found])
 
 
 def _fronts(results: Results, part: Part, setting: str, task: Task) -> list[tuple[str, str]]:
