@@ -198,14 +198,19 @@ def scatter(
     title: str = "",
     colours_by_name: Mapping[str, str] | None = None,
 ) -> str:
-    """Points (x, y) of every name, without lines; later names lie on top and are drawn larger."""
+    """Points (x, y) of every name, without lines; later names lie on top and are smaller, so that none hides another."""
     palette = _palette(points_by_name, colours_by_name)
 
     def draw(axes: Axes) -> None:
         for index, (name, points) in enumerate(points_by_name.items()):
             marker = _MARKERS[index % len(_MARKERS)]
             axes.scatter(
-                *_columns(points), s=22 + 14 * index, marker=marker, color=palette[name], alpha=0.8, label=name
+                *_columns(points),
+                s=22 + 16 * (len(points_by_name) - 1 - index),
+                marker=marker,
+                color=palette[name],
+                alpha=0.8,
+                label=name,
             )
         _label(axes, x, y, title)
         _grid(axes, "both")
