@@ -7,8 +7,7 @@ d3rlpy needs another gymnasium than paperworks, so it runs in a Python of its ow
 
 A step is what a run does: draw a batch, update. Both processes stay alive and take turns of a few steps; a ratio is of the
 medians. PRDC is also timed with the search of its authors' code (scipy's KDTree), in our own step. Without d3rlpy our own
-figures are shown alone. The log is synthetic: noisy oscillators seen through a random mixture, whose nearest neighbours are
-about as near as those of locomotion; `--log FILE` takes a real one.
+figures are shown alone. The log is synthetic, noisy oscillators seen through a random mixture; `--log FILE` takes a real one.
 """
 
 from __future__ import annotations

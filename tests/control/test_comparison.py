@@ -12,7 +12,7 @@ import pytest
 
 from paperworks.cli.main import main
 from paperworks.control import comparison, training
-from paperworks.control.comparison_job import job_from_config, options_of
+from paperworks.control.comparison_job import job_from_config, options_of, task_names
 from paperworks.control.policy import ControlPolicy
 from paperworks.core.errors import OptionError
 
@@ -145,6 +145,17 @@ def test_settings_are_of_all_or_of_one() -> None:
     }
     job = job_from_config(given)
     assert [getattr(options_of(job, name), "alpha", None) for name in job.methods] == [5.0, 7.0, None]
+
+
+def test_names_of_tasks(tmp_path: Path) -> None:
+    for folder in ("hopper", "cheetah"):
+        (tmp_path / folder / "medium").mkdir(parents=True)
+        (tmp_path / folder / "log.v1.npz").touch()
+    name = lambda *data: task_names(job_from_config({"methods": ["bc"], "data": data, "envs": ["E-v0"]}))  # noqa: E731
+    hopper, cheetah = (str(tmp_path / folder / "medium") for folder in ("hopper", "cheetah"))
+    assert name(hopper) == ("medium",) and name("mujoco/hopper/medium-v0") == ("mujoco-hopper-medium-v0",)
+    assert name(hopper, cheetah) == ("hopper-medium", "cheetah-medium")
+    assert name(str(tmp_path / "hopper/log.v1.npz"), cheetah) == ("log.v1", "medium")
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,17 @@ def options_of(job: CompareJob, method: str) -> LearnerOptions:
 
 
 def task_names(job: CompareJob) -> tuple[str, ...]:
-    """A short name a log: its file's, with a number where two share it."""
-    names = [Path(data).stem if Path(data).suffix else data.strip("/").replace("/", "-") for data in job.data]
+    """A name a log: as much of the end of its path as tells it from the others; of a Minari id all of it."""
+    parts = []
+    for data in job.data:
+        place = Path(data)
+        own = place.with_suffix("").parts if place.is_file() else place.parts
+        parts.append([each for each in own if each != place.anchor] if place.exists() else [data.replace("/", "-")])
+    names = [part[-1] for part in parts]
+    for length in range(2, max(map(len, parts)) + 1):
+        if len(set(names)) == len(names):
+            break
+        names = ["-".join(part[-length:]) for part in parts]
     return tuple(name if names.count(name) == 1 else f"{name}-{at + 1}" for at, name in enumerate(names))
 
 
