@@ -12,8 +12,10 @@ import pytest
 
 from paperworks.cli.main import main
 from paperworks.control import comparison, training
-from paperworks.control.comparison_job import job_from_config, options_of, task_names
+from paperworks.control.comparison_job import job_from_config, options_of, scale_of, task_names
+from paperworks.control.minari_sets import write_minari
 from paperworks.control.policy import ControlPolicy
+from paperworks.control.transitions import Transitions
 from paperworks.core.errors import OptionError
 
 Outcome = tuple[int, str, str]
@@ -116,6 +118,13 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result(
     assert begun == [10, 20, 20, 30]  # from 10 on, not from the beginning
     cut, whole = (json.loads(Path(name, "results.json").read_text())["returns"] for name in ("cut", "whole"))
     assert cut == whole
+
+
+def test_a_minari_data_set_brings_its_scale(point: str, log: Transitions, tmp_path: Path) -> None:
+    write_minari(log, tmp_path / "a", point, about="a log", references=(-20.0, -2.0))
+    job = job_from_config({"methods": ["bc"], "data": [str(tmp_path / "a")], "envs": [point]})
+    found = scale_of(job, 0)
+    assert found is not None and (found.random, found.best) == (-20, -2)
 
 
 def test_one_log_without_a_scale_is_compared_by_returns(command: Callable[..., Outcome], point: str) -> None:

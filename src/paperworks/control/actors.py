@@ -46,7 +46,7 @@ class Actor(nn.Module, ABC):
     def from_settings(cls, settings: Mapping[str, Any]) -> Actor:
         """An actor of these shapes, whose weights are still to be loaded."""
 
-    def begin(self) -> None:  # noqa: B027 - most actors know no time
+    def begin(self) -> None:
         """An episode begins: for actors that count its steps."""
 
     @abstractmethod

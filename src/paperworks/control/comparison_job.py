@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from paperworks.control.learner import LearnerOptions
+from paperworks.control.minari_sets import reference_returns
 from paperworks.control.offline import offline_learner
 from paperworks.control.scores import Reference, reference_of
 from paperworks.control.training import ControlOptions
@@ -113,9 +114,11 @@ def task_names(job: CompareJob) -> tuple[str, ...]:
 
 
 def scale_of(job: CompareJob, at: int) -> Reference | None:
-    """The scale of a task. Raises OptionError where one end is missing."""
+    """The scale of a task: given, D4RL's, or what a Minari data set says. Raises OptionError where one end is missing."""
     random, best = (entry(values, at) if values else None for _, values in _ends(job))
-    return reference_of(entry(job.envs, at), random, best)
+    found = reference_of(entry(job.envs, at), random, best)
+    said = None if found is not None else reference_returns(job.data[at])
+    return found if said is None else Reference(*said, "the data set's own")
 
 
 def check_settings(job: CompareJob) -> None:
