@@ -21,6 +21,7 @@ from paperworks.control.multi_objective.pareto import hypervolume
 from paperworks.control.multi_objective.policies import Policies
 from paperworks.control.multi_objective.search import FrontSearch, SearchOptions, Trainer
 from paperworks.control.multi_objective.weighted_sum import WeightedSum
+from paperworks.control.run_progress import check_is_run
 from paperworks.core.errors import OptionError, RunError, did_you_mean
 from paperworks.core.files import atomic_folder, read_json, write_json_atomic
 from paperworks.core.interrupts import deferred_interrupt
@@ -203,8 +204,7 @@ def load_checkpoint(folder: Path, search: FrontSearch) -> None:
 
 def _same_job(job: FrontJob, folder: Path) -> None:
     """Raises RunError where the folder is of another job."""
-    if not (folder / "run.yaml").is_file():
-        raise RunError(f"{folder}: no run to go on with (run.yaml is missing)")
+    check_is_run(folder)
     before, now = front_job_from_config(load_yaml(folder / "run.yaml")), job
     for field in dataclasses.fields(now):
         if getattr(before, field.name) != getattr(now, field.name):
