@@ -41,7 +41,7 @@ def test_a_run_leaves_a_policy_that_can_be_rolled_out(command: Callable[..., Out
     assert "episodes (" in err and "next    paperworks evaluate policy --model run/policy" in out
     results = json.loads(Path("run/results.json").read_text())
     assert [step for step, _ in results["evaluations"]] == [20, 40] and results["data"]["transitions"] > 1500
-    assert "return in" in Path("run/report.html").read_text()
+    assert "return of whole episodes" in Path("run/report.html").read_text()
     code, out, _ = command("evaluate", "policy", "--model", "run", "--env", point, "--episodes", 4, "--json")
     found = json.loads(out)
     assert code == 0 and found["length"]["mean"] <= 20 and "cost" in found
@@ -134,5 +134,50 @@ def test_logs_are_collected_and_trained_on(command: Callable[..., Outcome], poin
     ],
 )
 def test_mistakes_cost_one_line(command: Callable[..., Outcome], words: tuple[str, ...], message: str) -> None:
+    code, _, err = command(*words)
+    assert code == 2 and message in err.splitlines()[-1], err
+
+
+def test_a_policy_that_learns_by_acting_alone(command: Callable[..., Outcome], point: str) -> None:
+    """And one that was stopped goes on to the same policy."""
+    words: tuple[object, ...] = (
+        "train",
+        "sac",
+        "--env",
+        point,
+        "--hidden",
+        "8,8",
+        "--steps",
+        60,
+        "--warm-up",
+        20,
+        "--batch-size",
+        16,
+    )
+    words += ("--eval-episodes", 2, "--save-every", 20, "--seeds", 2)
+    code, out, err = command(*words, "--out", "whole")
+    assert code == 0 and "policy-0 …" in out, err
+    assert "return of whole episodes" in Path("whole/report.html").read_text()
+    code, _, err = command("train", "sac", "--env", point, "--resume", "--out", "whole", "--steps", 70)
+    assert code == 2 and "was started with" in err
+    code, _, err = command("train", "--config", "whole/run.yaml", "--out", "again", "--quiet")
+    assert code == 0, err
+    for seed in (0, 1):
+        file = f"policy-{seed}/policy.safetensors"
+        assert Path("again", file).read_bytes() == Path("whole", file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train", "sac"), "give the environment"),
+        (("train", "sac", "--env", "CartPole-v1"), "for these there is online-dqn"),
+        (("train", "online-dqn", "--env", "Pendulum-v1"), "for these there is sac, td3"),
+        (("train", "sacc", "--env", "Pendulum-v1"), "did you mean 'sac'"),
+    ],
+)
+def test_mistakes_of_acting_cost_one_line(
+    command: Callable[..., Outcome], words: tuple[str, ...], message: str
+) -> None:
     code, _, err = command(*words)
     assert code == 2 and message in err.splitlines()[-1], err

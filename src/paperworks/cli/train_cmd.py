@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paperworks.core.errors import OptionError
+from paperworks.core.errors import OptionError, did_you_mean
 from paperworks.core.options import Parser, add_dataclass_arguments, given_options, load_yaml
 
 HELP = "Train a model on your own preferences, feedback, demonstrations, scored answers, or text to forget."
@@ -27,19 +27,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
         known.config = run_yaml(known.out)
     config = _configuration(known.config) if known.config else {}
-    from paperworks.cli import train_control, train_fronts, train_hybrid
+    from paperworks.cli import train_acting, train_control, train_fronts, train_hybrid, train_online
 
-    if train_hybrid.is_meant(argv, config):
-        return train_hybrid.parse(argv, config)
-    if train_fronts.is_meant(argv, config):
-        return train_fronts.parse(argv, config)
-    if train_control.is_meant(argv, config):
-        return train_control.parse(argv, config)
-    from paperworks.cli import train_online
+    for family in (train_acting, train_hybrid, train_fronts, train_control, train_online):
+        if family.is_meant(argv, config):
+            args = family.parse(argv, config)
+            args.family = family
+            return args
+    if any(word == "--env" or word.startswith("--env=") for word in argv):
+        control = (
+            *train_control.ALGORITHMS, *train_control.DISCRETE_ALGORITHMS, *train_control.SAFE_ALGORITHMS,
+            *train_acting.ALGORITHMS, *train_hybrid.METHODS, *train_fronts.SEARCHES,
+        )  # fmt: skip
+        raise OptionError(f"train {argv[0]}: no control algorithm of that name{did_you_mean(argv[0], control)}")
     from paperworks.language.objectives import load_objective_file, objective_class, objective_names
 
-    if train_online.is_meant(argv, config):
-        return train_online.parse(argv, config)
     file = known.objective_file or config.get("objective_file")
     if file:
         load_objective_file(file)
@@ -52,7 +54,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             f"objectives: {', '.join(objective_names())}; `paperworks train dpo --help` lists its options. On its own "
             f"answers: {', '.join(METHODS)}. Control policies from logs: {', '.join(train_control.ALGORITHMS)}. "
             f"Fronts of policies for several rewards: {', '.join(train_fronts.SEARCHES)}. Policies that act while they "
-            f"learn: {', '.join(train_hybrid.METHODS)}"
+            f"learn: {', '.join((*train_acting.ALGORITHMS, *train_hybrid.METHODS))}"
         )
         if any(word in ("-h", "--help") for word in argv):
             parser.parse_args(["-h"])
@@ -239,23 +241,10 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    if getattr(args, "hybrid", None) is not None:
-        from paperworks.cli import train_hybrid
-
-        return train_hybrid.run(args)
-    if getattr(args, "search", None) is not None:
-        from paperworks.cli import train_fronts
-
-        return train_fronts.run(args)
-    if getattr(args, "algorithm", None) is not None:
-        from paperworks.cli import train_control
-
-        return train_control.run(args)
-    if getattr(args, "method", None) is not None:
-        from paperworks.cli import train_online
-
-        return train_online.run(args)
-
+    family = getattr(args, "family", None)
+    if family is not None:
+        code: int = family.run(args)
+        return code
     from paperworks.core.progress import Progress
     from paperworks.language.train_job import job_from_config, train_job
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paperworks.core.errors import OptionError, did_you_mean
-from paperworks.core.options import Parser, add_dataclass_arguments, given_options
+from paperworks.cli.control_runs import job_values, named, train_policies, with_name
+from paperworks.core.errors import OptionError
+from paperworks.core.options import Parser, add_dataclass_arguments
 
 if TYPE_CHECKING:
     from paperworks.control.job import ControlJob
@@ -26,25 +26,16 @@ SAFE_ALGORITHMS = ("fisor", "cql-lagrangian", "iql-lagrangian", "bcq-lagrangian"
 
 
 def is_meant(argv: Sequence[str], config: Mapping[str, Any]) -> bool:
-    """Whether a training command is of an algorithm for logs. Raises OptionError for an unknown one with --env."""
-    name = argv[0] if argv and not argv[0].startswith("-") else config.get("algorithm")
-    known = (*ALGORITHMS, *DISCRETE_ALGORITHMS, *SAFE_ALGORITHMS)
-    is_known = name is not None and str(name).lower().replace("_", "-") in known
-    if not is_known and any(word == "--env" or word.startswith("--env=") for word in argv):
-        from paperworks.cli.train_fronts import SEARCHES
-
-        hint = did_you_mean(str(name), (*known, *SEARCHES))
-        raise OptionError(f"train {name}: no algorithm for logs of that name{hint}")
-    return is_known
+    """Whether a training command is of an algorithm for logs."""
+    return named(argv, config, "algorithm") in (*ALGORITHMS, *DISCRETE_ALGORITHMS, *SAFE_ALGORITHMS)
 
 
 def parse(argv: Sequence[str], config: Mapping[str, Any]) -> argparse.Namespace:
     """The command's arguments; the algorithm named decides which options there are."""
     from paperworks.control.offline import offline_learner
 
-    given = argv[0] if argv and not argv[0].startswith("-") else None
-    learner = offline_learner(str(given or config["algorithm"]).lower().replace("_", "-"))
-    args = _parser(learner).parse_args(list(argv) if given else [learner.name, *argv])
+    learner = offline_learner(named(argv, config, "algorithm") or "")
+    args = _parser(learner).parse_args(with_name(argv, learner.name))
     args.algorithm, args.config_values = learner.name, dict(config)
     return args
 
@@ -81,53 +72,24 @@ def _parser(learner: Any) -> Parser:
     return parser
 
 
-def job_values(args: argparse.Namespace) -> dict[str, Any]:
-    """The configuration of a job: the command line's options over those of --config."""
+def run(args: argparse.Namespace) -> int:
+    from paperworks.control.job import control_job, control_job_from_config
     from paperworks.control.offline import offline_learner
     from paperworks.control.training import ControlOptions
 
-    values = dict(args.config_values)
-    if values.get("algorithm") not in (None, args.algorithm):
-        raise OptionError(f"the configuration is of {values['algorithm']}, the command of {args.algorithm}")
-    values["algorithm"] = args.algorithm
-    for name, options in (("options", offline_learner(args.algorithm).options_class), ("training", ControlOptions)):
-        values[name] = {**(values.get(name) or {}), **given_options(options, args)}
-    for name in ("data", "limit", "env", "device"):
-        if getattr(args, name) is not None:
-            values[name] = getattr(args, name)
-    return values
-
-
-def run(args: argparse.Namespace) -> int:
-    import json
-
-    from paperworks.cli.train_cmd import relative
-    from paperworks.control.job import control_job, control_job_from_config
-    from paperworks.core.files import json_value
-    from paperworks.core.progress import Progress
-
-    values = job_values(args)
+    groups = {"options": offline_learner(args.algorithm).options_class, "training": ControlOptions}
+    values = job_values(args, "algorithm", groups, ("data", "limit", "env", "device"))
     if args.collect is not None:
         if values.get("data"):
             raise OptionError("--collect stands in place of --data: give one of them")
         values |= {"data": "collected", "env": values.get("env") or args.collect}
     job = control_job_from_config(values)
-    out = args.out or (str(Path(args.config).parent) if args.resume and args.config else None)
-    if args.resume and out is None:
-        raise OptionError("--resume needs the folder of the run: --out DIR")
-    with Progress(quiet=args.quiet) as progress:
-        if args.collect is not None:
-            job = _on_collected(job, args, progress)
-        result, folder = control_job(job, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
-    if args.json:
-        found = {"folder": str(folder), "evaluations": result.evaluations, "final": result.final}
-        print(json.dumps(json_value(found), indent=2))
-        return 0
-    shown = relative(folder)
-    policy = "policy" if len(result.policies) == 1 else f"policy-{job.training.seed} …"
-    print(f"\npolicy  {shown}/{policy}\nreport  {shown}/report.html")
-    print(f"next    paperworks evaluate policy --model {shown}/{policy.split()[0]} --env {job.env or 'ID'}")
-    return 0
+
+    def work(out: str | None, progress: Progress) -> tuple[Any, Any]:
+        whole = job if args.collect is None else _on_collected(job, args, progress)
+        return control_job(whole, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
+
+    return train_policies(args, work, job.training.seed, job.env)
 
 
 def _on_collected(job: ControlJob, args: argparse.Namespace, progress: Progress) -> ControlJob:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from paperworks.core.errors import OptionError
-from paperworks.core.options import Parser, add_dataclass_arguments, given_options
+from paperworks.cli.control_runs import folder_of, job_values, named, with_name
+from paperworks.core.options import Parser, add_dataclass_arguments
 
 SEARCHES = ("c-morl", "weighted-sum")
 """The names of `control.multi_objective.front_job.SEARCHES`, known here without torch."""
@@ -16,18 +15,15 @@ SEARCHES = ("c-morl", "weighted-sum")
 
 def is_meant(argv: Sequence[str], config: Mapping[str, Any]) -> bool:
     """Whether a training command is of a search for a front."""
-    name = argv[0] if argv and not argv[0].startswith("-") else config.get("search")
-    return name is not None and str(name).lower().replace("_", "-") in SEARCHES
+    return named(argv, config, "search") in SEARCHES
 
 
 def parse(argv: Sequence[str], config: Mapping[str, Any]) -> argparse.Namespace:
     """The command's arguments; the search named decides which options there are."""
     from paperworks.control.multi_objective.front_job import front_search
 
-    given = argv[0] if argv and not argv[0].startswith("-") else None
-    search = front_search(str(given or config["search"]).lower().replace("_", "-"))
-    words = with_negative_numbers(list(argv) if given else [search.name, *argv], "--reference-point")
-    args = _parser(search).parse_args(words)
+    search = front_search(named(argv, config, "search") or "")
+    args = _parser(search).parse_args(with_negative_numbers(with_name(argv, search.name), "--reference-point"))
     args.search, args.config_values = search.name, dict(config)
     return args
 
@@ -56,34 +52,22 @@ def _parser(search: Any) -> Parser:
     return parser
 
 
-def job_values(args: argparse.Namespace) -> dict[str, Any]:
-    """The configuration of a job: the command line's options over those of --config."""
-    from paperworks.control.multi_objective.front_job import FrontOptions, front_search
-
-    values = dict(args.config_values)
-    if values.get("search") not in (None, args.search):
-        raise OptionError(f"the configuration is of {values['search']}, the command of {args.search}")
-    values["search"] = args.search
-    for name, options in (("options", front_search(args.search).options_class), ("front", FrontOptions)):
-        values[name] = {**(values.get(name) or {}), **given_options(options, args)}
-    if args.env is not None:
-        values["env"] = args.env
-    return values
-
-
 def run(args: argparse.Namespace) -> int:
     import json
 
     from paperworks.cli.train_cmd import relative
-    from paperworks.control.multi_objective.front_job import front_job, front_job_from_config
+    from paperworks.control.multi_objective.front_job import (
+        FrontOptions,
+        front_job,
+        front_job_from_config,
+        front_search,
+    )
     from paperworks.control.multi_objective.pareto import even_preference
     from paperworks.core.files import json_value
     from paperworks.core.progress import Progress
 
-    job = front_job_from_config(job_values(args))
-    out = args.out or (str(Path(args.config).parent) if args.resume and args.config else None)
-    if args.resume and out is None:
-        raise OptionError("--resume needs the folder of the run: --out DIR")
+    groups = {"options": front_search(args.search).options_class, "front": FrontOptions}
+    job, out = front_job_from_config(job_values(args, "search", groups, ("env",))), folder_of(args)
     with Progress(quiet=args.quiet) as progress:
         front, folder = front_job(job, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
     if args.json:

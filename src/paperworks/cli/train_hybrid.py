@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from paperworks.core.errors import OptionError
-from paperworks.core.options import Parser, add_dataclass_arguments, given_options
+from paperworks.cli.control_runs import job_values, named, train_policies, with_name
+from paperworks.core.options import Parser, add_dataclass_arguments
+
+if TYPE_CHECKING:
+    from paperworks.core.progress import Progress
 
 METHODS = ("hnpg", "trpo")
 """The names of `control.hybrid.job.METHODS`, known here without torch."""
@@ -16,15 +18,13 @@ METHODS = ("hnpg", "trpo")
 
 def is_meant(argv: Sequence[str], config: Mapping[str, Any]) -> bool:
     """Whether a training command is of such a method."""
-    name = argv[0] if argv and not argv[0].startswith("-") else config.get("hybrid")
-    return name is not None and str(name).lower() in METHODS
+    return named(argv, config, "hybrid") in METHODS
 
 
 def parse(argv: Sequence[str], config: Mapping[str, Any]) -> argparse.Namespace:
     """The command's arguments; the method named decides which options there are."""
-    given = argv[0] if argv and not argv[0].startswith("-") else None
-    method = str(given or config["hybrid"]).lower()
-    args = _parser(method).parse_args(list(argv) if given else [method, *argv])
+    method = named(argv, config, "hybrid") or ""
+    args = _parser(method).parse_args(with_name(argv, method))
     args.hybrid, args.config_values = method, dict(config)
     return args
 
@@ -49,43 +49,14 @@ def _parser(method: str) -> Parser:
     return parser
 
 
-def job_values(args: argparse.Namespace) -> dict[str, Any]:
-    """The configuration of a job: the command line's options over those of --config."""
-    from paperworks.control.hybrid.job import options_of
+def run(args: argparse.Namespace) -> int:
+    from paperworks.control.hybrid.job import hybrid_job, hybrid_job_from_config, options_of
     from paperworks.control.hybrid.training import HybridOptions
 
-    values = dict(args.config_values)
-    if values.get("hybrid") not in (None, args.hybrid):
-        raise OptionError(f"the configuration is of {values['hybrid']}, the command of {args.hybrid}")
-    values["hybrid"] = args.hybrid
-    for name, options in (("options", options_of(args.hybrid)), ("training", HybridOptions)):
-        values[name] = {**(values.get(name) or {}), **given_options(options, args)}
-    for name in ("data", "limit", "env", "device"):
-        if getattr(args, name, None) is not None:
-            values[name] = getattr(args, name)
-    return values
+    groups = {"options": options_of(args.hybrid), "training": HybridOptions}
+    job = hybrid_job_from_config(job_values(args, "hybrid", groups, ("data", "limit", "env", "device")))
 
+    def work(out: str | None, progress: Progress) -> tuple[Any, Any]:
+        return hybrid_job(job, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
 
-def run(args: argparse.Namespace) -> int:
-    import json
-
-    from paperworks.cli.train_cmd import relative
-    from paperworks.control.hybrid.job import hybrid_job, hybrid_job_from_config
-    from paperworks.core.files import json_value
-    from paperworks.core.progress import Progress
-
-    job = hybrid_job_from_config(job_values(args))
-    out = args.out or (str(Path(args.config).parent) if args.resume and args.config else None)
-    if args.resume and out is None:
-        raise OptionError("--resume needs the folder of the run: --out DIR")
-    with Progress(quiet=args.quiet) as progress:
-        result, folder = hybrid_job(job, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
-    if args.json:
-        found = {"folder": str(folder), "evaluations": result.evaluations, "final": result.final}
-        print(json.dumps(json_value(found), indent=2))
-        return 0
-    shown = relative(folder)
-    policy = "policy" if len(result.policies) == 1 else f"policy-{job.training.seed} …"
-    print(f"\npolicy  {shown}/{policy}\nreport  {shown}/report.html")
-    print(f"next    paperworks evaluate policy --model {shown}/{policy.split()[0]} --env {job.env}")
-    return 0
+    return train_policies(args, work, job.training.seed, job.env)

@@ -87,45 +87,58 @@ def write_report(folder: str | Path) -> Path:
     folder = Path(folder)
     results, info = read_json(folder / "results.json"), read_json(folder / "run.json")
     config, steps = load_yaml(folder / "run.yaml"), read_metrics(folder / "metrics.jsonl")
-    data = results["data"]
-    page = Page(f"Training {results['algorithm']}", f"on {data['source']}")
-    page.facts(
-        {
-            "steps": config["training"]["steps"],
-            "seeds": config["training"]["seeds"],
-            "transitions": data["transitions"],
-            "episodes": data["episodes"],
-            "mean return of the log": f"{data['return_mean']:.4g}",
-            "time": duration(float(info.get("wall_s") or 0)),
-        }
-    )
-    _returns(page, results["evaluations"], data, config)
+    training, data = config["training"], results.get("data")
+    where = f"in {config['env']}" if data is None else f"on {data['source']}"
+    page = Page(f"Training {results['algorithm']}", where)
+    known = {"steps": training["steps"], "seeds": training["seeds"], **log_facts(data)}
+    page.facts({**known, "time": duration(float(info.get("wall_s") or 0))})
+    show_returns(page, results["evaluations"], data, training["eval_episodes"], "steps")
     for saved in results.get("sections", ()):
         ReportSection.loaded(saved, folder).show(page)
     page.section("Curves", "Means over seeds, and over the steps since the point before.")
-    for name, title in _CURVES.items():
-        points = [(line["step"], line[name]) for line in steps if name in line]
-        if len(points) > 1:
-            x, y = ([float(value) for value in column] for column in zip(*points, strict=True))
-            page.figure(plots.lines({title: plots.Curve(x, y)}, "steps", title, markers=False), title)
+    show_curves(page, steps, _CURVES, "steps")
     page.section("Repeat").commands(
         [f"paperworks train {results['algorithm']} --config {folder / 'run.yaml'} --out NEW"]
     )
     return page.save(folder / "report.html")
 
 
-def _returns(page: Page, evaluations: list[Any], data: dict[str, Any], config: dict[str, Any]) -> None:
+def log_facts(data: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is said of the log, where there is one."""
+    if data is None:
+        return {}
+    return {
+        "log": data["source"],
+        "transitions": data["transitions"],
+        "episodes": data["episodes"],
+        "mean return of the log": f"{data['return_mean']:.4g}",
+    }
+
+
+def show_curves(page: Page, lines: Sequence[Mapping[str, Any]], titles: Mapping[str, str], unit: str) -> None:
+    """A figure for each number of metrics.jsonl that has a title and more than one point."""
+    for name, title in titles.items():
+        points = [(float(line["step"]), float(line[name])) for line in lines if line.get(name) is not None]
+        if len(points) > 1:
+            x, y = (list(column) for column in zip(*points, strict=True))
+            page.figure(plots.lines({title: plots.Curve(x, y)}, unit, title, markers=False), title)
+
+
+def show_returns(
+    page: Page, evaluations: Sequence[Any], data: Mapping[str, Any] | None, episodes: int, unit: str
+) -> None:
+    """Mean returns over training, with intervals over seeds, and the log's where there is one."""
     if not evaluations:
         return
-    episodes = config["training"]["eval_episodes"]
     page.section("Returns", f"{episodes} episodes a policy, each seed's mean; the interval is over seeds (95%).")
     found = [bootstrap_mean(values) for _, values in evaluations]
-    x = [float(step) for step, _ in evaluations]
-    curve = plots.Curve(x, [each.mean for each in found], [each.low for each in found], [each.high for each in found])
-    log = plots.Curve([x[0], x[-1]], [data["return_mean"]] * 2)
-    svg = plots.lines({"policy": curve, "the log's mean": log}, "steps", "return", markers=False)
-    page.figure(svg, f"return in {config['env']}")
+    x = [float(done) for done, _ in evaluations]
+    low, high = [each.low for each in found], [each.high for each in found]
+    curves = {"policy": plots.Curve(x, [each.mean for each in found], low, high)}
+    if data is not None:
+        curves["the log's mean"] = plots.Curve([x[0], x[-1]], [data["return_mean"]] * 2)
+    page.figure(plots.lines(curves, unit, "return", markers=False), "return of whole episodes")
     rows = [
-        [step, f"{each.mean:.4g}", f"[{each.low:.4g}, {each.high:.4g}]"] for (step, _), each in zip(evaluations, found)
+        [done, f"{each.mean:.4g}", f"[{each.low:.4g}, {each.high:.4g}]"] for (done, _), each in zip(evaluations, found)
     ]
-    page.table(["steps", "mean return", "95% interval"], rows, right={"steps", "mean return"})
+    page.table([unit, "mean return", "95% interval"], rows, right={unit, "mean return"})
