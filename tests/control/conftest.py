@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from paperworks.cli.main import main
 from paperworks.control.datasets import from_arrays
 from paperworks.control.transitions import Transitions
 
@@ -82,3 +84,19 @@ def made() -> Callable[..., Transitions]:
         return from_arrays({name: np.asarray(values) for name, values in arrays.items() if values is not None})
 
     return make
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], undrawn_figures: None
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command in an empty folder; gives its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paperworks.cli.main import main
 from paperworks.control import comparison, training
 from paperworks.control.comparison_job import job_from_config, options_of, scale_of, task_names
 from paperworks.control.minari_sets import write_minari
@@ -24,22 +23,11 @@ SMALL = ("--set", "hidden=8,8")
 
 
 @pytest.fixture
-def command(
-    arrays: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    undrawn_figures: None,
-) -> Callable[..., Outcome]:  # fmt: skip
+def command(shell: Callable[..., Outcome], arrays: dict[str, np.ndarray]) -> Callable[..., Outcome]:
     """Runs a command in a folder that holds two logs, one of half the noise."""
-    monkeypatch.chdir(tmp_path)
     np.savez("wide.npz", **arrays)
     np.savez("still.npz", **{**arrays, "actions": arrays["actions"] * 0.5})
-
-    def run(*words: object) -> Outcome:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
+    return shell
 
 
 def test_a_comparison_of_two_logs(command: Callable[..., Outcome], point: str) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paperworks.cli.main import main
 from paperworks.control import training
 from paperworks.control.policy import ControlPolicy
 
@@ -18,21 +17,10 @@ QUICK = ("--hidden", "8,8", "--steps", "40", "--batch-size", "32", "--eval-every
 
 
 @pytest.fixture
-def command(
-    arrays: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    undrawn_figures: None,
-) -> Callable[..., Outcome]:  # fmt: skip
+def command(shell: Callable[..., Outcome], arrays: dict[str, np.ndarray]) -> Callable[..., Outcome]:
     """Runs a command in a folder that holds log.npz."""
-    monkeypatch.chdir(tmp_path)
     np.savez("log.npz", **arrays)
-
-    def run(*words: object) -> Outcome:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
+    return shell
 
 
 def test_a_run_leaves_a_policy_that_can_be_rolled_out(command: Callable[..., Outcome], point: str) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from paperworks.cli.main import main
 from paperworks.cli.train_control import DISCRETE_ALGORITHMS
 from paperworks.control.batches import Draws
 from paperworks.control.discrete import DISCRETE
@@ -52,21 +51,10 @@ def poles() -> Transitions:
 
 
 @pytest.fixture
-def command(
-    poles: Transitions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    undrawn_figures: None,
-) -> Callable[..., Outcome]:  # fmt: skip
+def command(shell: Callable[..., Outcome], poles: Transitions) -> Callable[..., Outcome]:
     """Runs a command in a folder that holds poles.npz."""
-    monkeypatch.chdir(tmp_path)
     np.savez("poles.npz", **arrays_of(poles))
-
-    def run(*words: object) -> Outcome:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
+    return shell
 
 
 @pytest.mark.parametrize("name", DISCRETE)

@@ -11,7 +11,6 @@ import gymnasium
 import numpy as np
 import pytest
 
-from paperworks.cli.main import main
 from paperworks.control.multi_objective import front_job
 from paperworks.control.multi_objective.fronts import Front
 
@@ -47,19 +46,9 @@ def shop() -> str:
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], undrawn_figures: None
-) -> Callable[..., Outcome]:
+def command(shell: Callable[..., Outcome]) -> Callable[..., Outcome]:
     """Runs a command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: object) -> Outcome:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
+    return shell
 
 
 def train(command: Callable[..., Outcome], shop: str, out: str, *more: str) -> Outcome:

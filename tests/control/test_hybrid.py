@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from paperworks.cli.main import main
 from paperworks.control.batches import Batch, Draws
 from paperworks.control.environments import roll_out
 from paperworks.control.hybrid import training
@@ -187,20 +186,10 @@ def test_samples_are_of_the_policy() -> None:
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], undrawn_figures: None
-) -> Callable[..., Outcome]:
+def command(shell: Callable[..., Outcome]) -> Callable[..., Outcome]:
     """Runs a command in a folder that holds lock.npz."""
-    monkeypatch.chdir(tmp_path)
     save_behaviour_log("lock.npz", 30)
-
-    def run(*words: object) -> Outcome:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
+    return shell
 
 
 def save(path: str, log: Transitions, **given: Any) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from paperworks.cli.main import main
 from paperworks.control.batches import Batch, Draws, Log
 from paperworks.control.environments import roll_out, spaces_of
 from paperworks.control.learner import Shapes
@@ -43,21 +42,10 @@ Outcome = tuple[int, str, str]
 
 
 @pytest.fixture
-def command(
-    arrays: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    undrawn_figures: None,
-) -> Callable[..., Outcome]:  # fmt: skip
+def command(shell: Callable[..., Outcome], arrays: dict[str, np.ndarray]) -> Callable[..., Outcome]:
     """Runs a command in a folder that holds log.npz."""
-    monkeypatch.chdir(tmp_path)
     np.savez("log.npz", **arrays)
-
-    def run(*words: object) -> Outcome:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
+    return shell
 
 
 @pytest.mark.parametrize("base", BASES)
