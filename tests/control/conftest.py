@@ -100,3 +100,26 @@ def shell(
         return code, shown.out, shown.err
 
     return run
+
+
+@pytest.fixture
+def cut_when(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Kills whoever calls `owner.name` where `is_time` says so of what it is given; runs `work` until then, and mends it."""
+
+    def cut(owner: Any, name: str, is_time: Callable[..., bool], work: Callable[[], object]) -> None:
+        really = getattr(owner, name)
+
+        class Killed(BaseException):
+            pass
+
+        def called(*given: Any, **named: Any) -> object:
+            if is_time(*given):
+                raise Killed
+            return really(*given, **named)
+
+        monkeypatch.setattr(owner, name, called)
+        with pytest.raises(Killed):
+            work()
+        monkeypatch.setattr(owner, name, really)
+
+    return cut

@@ -48,24 +48,16 @@ def test_every_seed_leaves_its_policy(command: Callable[..., Outcome]) -> None:
 
 
 def test_a_killed_run_resumes_to_the_same_policy(
-    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    command: Callable[..., Outcome], cut_when: Callable[..., None]
 ) -> None:
     words = ("train", "iql", "--data", "log.npz", *QUICK, "--save-every", "10", "--quiet")
     assert command(*words, "--out", "whole")[0] == 0
-    really = training.checkpoints.save_checkpoint
-
-    class Killed(BaseException):
-        pass
-
-    def kill_at_20(*given: object) -> object:
-        if given[3]["step"] == 20:  # type: ignore[index]
-            raise Killed
-        return really(*given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(training.checkpoints, "save_checkpoint", kill_at_20)
-    with pytest.raises(Killed):
-        command(*words, "--out", "cut")
-    monkeypatch.setattr(training.checkpoints, "save_checkpoint", really)
+    cut_when(
+        training.checkpoints,
+        "save_checkpoint",
+        lambda *given: given[3]["step"] == 20,
+        lambda: command(*words, "--out", "cut"),
+    )
     code, _, err = command("train", "iql", "--resume", "--out", "cut", "--quiet")
     assert code == 0, err
     for file in ("policy/policy.safetensors", "policy/policy.json"):

@@ -235,24 +235,16 @@ def test_rewards_are_scaled_for_the_learner_alone(command: Callable[..., Outcome
 
 
 def test_a_killed_run_resumes_to_the_same_policy(
-    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    command: Callable[..., Outcome], cut_when: Callable[..., None]
 ) -> None:
     words = ("train", "hnpg", "--data", "lock.npz", "--env", LOCK, *QUICK, "--quiet")
     assert command(*words, "--out", "whole")[0] == 0
-    really = training.checkpoints.save_checkpoint
-
-    class Killed(BaseException):
-        pass
-
-    def kill_at_2(*given: Any) -> object:
-        if given[3]["step"] == 2:
-            raise Killed
-        return really(*given)
-
-    monkeypatch.setattr(training.checkpoints, "save_checkpoint", kill_at_2)
-    with pytest.raises(Killed):
-        command(*words, "--out", "cut")
-    monkeypatch.setattr(training.checkpoints, "save_checkpoint", really)
+    cut_when(
+        training.checkpoints,
+        "save_checkpoint",
+        lambda *given: given[3]["step"] == 2,
+        lambda: command(*words, "--out", "cut"),
+    )
     code, _, err = command("train", "hnpg", "--resume", "--out", "cut", "--quiet")
     assert code == 0, err
     for file in ("policy/policy.safetensors", "policy/policy.json", "metrics.jsonl"):

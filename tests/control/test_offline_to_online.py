@@ -108,24 +108,11 @@ def test_a_saved_family_and_its_members(command: Callable[..., Outcome], point: 
 
 
 def test_a_run_killed_online_resumes_to_the_same_policy(
-    command: Callable[..., Outcome], point: str, monkeypatch: pytest.MonkeyPatch
+    command: Callable[..., Outcome], point: str, cut_when: Callable[..., None]
 ) -> None:
     words = ("train", "famo2o", "--data", "log.npz", "--env", point, *QUICK, "--then-online", 30, "--save-every", 10)
     assert command(*words, "--out", "whole")[0] == 0
-    really = loop._Online._save
-
-    class Killed(BaseException):
-        pass
-
-    def kill_at_20(self: Any, done: int, *rest: Any) -> None:
-        if done == 20:
-            raise Killed
-        really(self, done, *rest)
-
-    monkeypatch.setattr(loop._Online, "_save", kill_at_20)
-    with pytest.raises(Killed):
-        command(*words, "--out", "cut")
-    monkeypatch.setattr(loop._Online, "_save", really)
+    cut_when(loop._Online, "_save", lambda run, done, *rest: done == 20, lambda: command(*words, "--out", "cut"))
     code, _, err = command("train", "famo2o", "--resume", "--out", "cut", "--quiet")
     assert code == 0, err
     for file in ("policy/policy.safetensors", "policy/policy.json", "beta-map.csv"):

@@ -231,6 +231,7 @@ def _stretches(seeds: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _stamp(data: str) -> list[Any]:
-    """What tells a changed log from the one before: its size and its time, where it is a file."""
+    """What tells a changed log from the one before: size and time of its file, or of a data set's description."""
     place = Path(data)
+    place = place / "data" / "metadata.json" if place.is_dir() else place
     return [place.stat().st_size, place.stat().st_mtime_ns] if place.is_file() else []

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperworks.control.transitions import Numbers, Transitions, checked
-from paperworks.core.errors import DataError, OptionError
+from paperworks.core.errors import DataError, OptionError, first_line
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -166,7 +166,7 @@ def _npz(path: Path) -> Arrays:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files if name in _WANTED}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"not an .npz file of plain arrays ({_line(error)})", file=str(path)) from None
+        raise DataError(f"not an .npz file of plain arrays ({first_line(error)})", file=str(path)) from None
     return _of_trajectories(found) if {"obs", "acts", "indices", "terminal"} <= found.keys() else found
 
 
@@ -203,7 +203,7 @@ def _hdf5(path: Path) -> Arrays:
         with h5py.File(path, "r") as file:
             return {name: file[name][()] for name in _WANTED if name in file and isinstance(file[name], h5py.Dataset)}
     except OSError as error:
-        raise DataError(f"not an HDF5 file ({_line(error)})", file=str(path)) from None
+        raise DataError(f"not an HDF5 file ({first_line(error)})", file=str(path)) from None
 
 
 def _parquet(path: Path) -> Arrays:
@@ -214,7 +214,7 @@ def _parquet(path: Path) -> Arrays:
         table = pyarrow.parquet.read_table(path)
         return {name: np.asarray(table[name].to_pylist()) for name in table.column_names}
     except (OSError, ValueError, pyarrow.ArrowInvalid) as error:
-        raise DataError(f"not a Parquet file of numbers ({_line(error)})", file=str(path)) from None
+        raise DataError(f"not a Parquet file of numbers ({first_line(error)})", file=str(path)) from None
 
 
 _READERS: Mapping[str, Callable[[Path], Arrays]] = {
@@ -241,7 +241,8 @@ def _of_minari(name: str, limit: int | None) -> Transitions:
     except (OSError, ValueError, KeyError) as error:
         known = ", ".join(sorted(minari.list_local_datasets())[:8]) or "none"
         raise DataError(
-            f"no such file, and no Minari data set of that name here ({_line(error)}); here are: {known}", file=name
+            f"no such file, and no Minari data set of that name here ({first_line(error)}); here are: {known}",
+            file=name,
         ) from None
     return _joined_episodes(list(found.iterate_episodes()), name, limit)
 
@@ -279,7 +280,3 @@ def _told(episode: Any, name: str) -> Array | None:
     infos = getattr(episode, "infos", None) or {}
     key = next((each for each in NAMES[name] if each in infos), None)
     return None if key is None else np.asarray(infos[key], dtype=np.float32)[-len(episode.rewards) :]
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from paperworks.control.policy import ActionBounds, ControlPolicy, DiscreteActions
 from paperworks.control.testbeds.own_environments import register_own
-from paperworks.core.errors import OptionError
+from paperworks.core.errors import OptionError, first_line
 from paperworks.core.seeding import derive_seed
 
 Act = Callable[[NDArray[Any]], NDArray[Any]]
@@ -56,9 +56,9 @@ def _made(environment: str, build: Callable[[Any], Any]) -> Any:
     try:
         return build(gymnasium)
     except gymnasium.error.Error as error:
-        raise OptionError(f"--env {environment}: {_line(error)}") from None
+        raise OptionError(f"--env {environment}: {first_line(error)}") from None
     except (ImportError, AttributeError) as error:
-        raise OptionError(f"--env {environment}: does not load ({_line(error)})") from None
+        raise OptionError(f"--env {environment}: does not load ({first_line(error)})") from None
 
 
 def spaces_of(environment: str) -> Spaces:
@@ -130,7 +130,3 @@ def random_returns(environment: str, episodes: int, *, seed: int = 0) -> Float[n
         return np.stack([np.asarray(space.sample()) for _ in seen])
 
     return roll_out(environment, act, episodes, seed=seed).returns
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

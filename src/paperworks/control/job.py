@@ -13,7 +13,7 @@ from paperworks.control.environments import spaces_of
 from paperworks.control.learner import LearnerOptions
 from paperworks.control.offline import offline_learner
 from paperworks.control.report import write_report
-from paperworks.control.run_progress import Told, check_is_run, check_same, check_width
+from paperworks.control.run_progress import Told, check_is_run, check_same, check_width, save_policies
 from paperworks.control.training import ControlOptions, ControlResult, bounds_of, check_online, train_offline
 from paperworks.control.transitions import Transitions
 from paperworks.core.devices import pick_device
@@ -97,9 +97,7 @@ def control_job(
             environment=job.env, folder=run.folder, resume=resume, device=pick_device(job.device),
             on_metrics=Told(run, bar, total, SHOWN),
         )  # fmt: skip
-        for number, policy in enumerate(result.policies):
-            single = len(result.policies) == 1
-            policy.save(run.folder / ("policy" if single else f"policy-{job.training.seed + number}"))
+        save_policies(result.policies, job.training.seed, run.folder)
         explained = offline_learner(job.algorithm).explain(result.policies, log, job.options, run.folder)
         sections = [*result.sections, *explained]
         results = {

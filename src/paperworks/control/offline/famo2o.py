@@ -159,9 +159,6 @@ class FamO2O(Learner):
         self.descend("eta", self.log_eta.exp() * (told["balance_entropy"] - self.options.target_entropy))
         return {**told, "eta": self.log_eta.detach().exp()}
 
-    def update(self, batch: Batch, draws: Draws, step: int) -> Mapping[str, Float[Tensor, " seeds"]]:
-        raise NotImplementedError("a family takes its steps as the class of its base")
-
     def fit_critics(self, batch: Batch, value: Float[Tensor, "seeds rows"], more: Tensor) -> dict[str, Tensor]:
         """A step of the critics towards r + gamma V(s'), with `more` [seeds] added to the loss; targets follow."""
         target = batch.rewards + self.options.gamma * batch.goes_on * value

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from paperworks.control.batches import Batch, Draws, Log
 from paperworks.control.distributions import LOG_STD, gaussian_log_prob
-from paperworks.control.learner import Learner, LearnerOptions, Shapes
+from paperworks.control.learner import LearnerOptions, PerceptronLearner, Shapes
 from paperworks.control.networks import Critics, Perceptrons, follow
 from paperworks.core.options import option
 
@@ -36,7 +36,7 @@ def expectile_loss(error: Tensor, expectile: float | Tensor) -> Tensor:
     return torch.where(error < 0, 1 - expectile, expectile) * error.square()
 
 
-class IQL(Learner):
+class IQL(PerceptronLearner):
     """V: expectile of min_j Q'_j(s, a) - V(s); Q: r + gamma V(s'); actor: min(exp(beta A), 100) log pi(a|s)."""
 
     name: ClassVar[str] = "iql"

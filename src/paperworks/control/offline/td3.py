@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from paperworks.control.batches import Batch, Draws, Log
-from paperworks.control.learner import Learner, LearnerOptions, Shapes
+from paperworks.control.learner import LearnerOptions, PerceptronLearner, Shapes
 from paperworks.control.networks import Critics, Perceptrons, follow
 from paperworks.core.options import option
 
@@ -30,7 +30,7 @@ class TD3Options(LearnerOptions):
     policy_every: int = option(2, "critic steps to an actor step", low=1)
 
 
-class TD3(Learner):
+class TD3(PerceptronLearner):
     """y = r + gamma min_j Q'_j(s', clip(pi'(s') + noise)), nothing behind a termination; actor: max Q_1(s, pi(s))."""
 
     name: ClassVar[str] = "td3"

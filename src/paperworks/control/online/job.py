@@ -17,7 +17,7 @@ from paperworks.control.online.replay import Replay
 from paperworks.control.online.sac import SAC
 from paperworks.control.policy import ControlPolicy, DiscreteActions, Normaliser
 from paperworks.control.report import write_report
-from paperworks.control.run_progress import Told, check_is_run, check_same
+from paperworks.control.run_progress import Told, check_is_run, check_same, save_policies
 from paperworks.control.training import ControlResult
 from paperworks.core.devices import pick_device
 from paperworks.core.errors import OptionError, did_you_mean
@@ -116,8 +116,7 @@ def acting_job(
             ControlPolicy(learner.actor_of(place), around.normaliser, spaces.bounds, job.acting)
             for place in range(len(seeds))
         ]
-        for seed, policy in zip(seeds, policies, strict=True):
-            policy.save(run.folder / ("policy" if len(seeds) == 1 else f"policy-{seed}"))
+        save_policies(policies, training.seed, run.folder)
         run.finish({"algorithm": job.acting, "evaluations": evaluations, "final": final, "data": None})
     write_report(run.folder)
     return ControlResult(policies, evaluations, final), run.folder

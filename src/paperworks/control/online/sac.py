@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from paperworks.control.actors import Actor, PerceptronActor
 from paperworks.control.batches import Batch, Draws, Log
 from paperworks.control.distributions import TanhGaussian
-from paperworks.control.learner import Learner, LearnerOptions, Shapes
+from paperworks.control.learner import LearnerOptions, PerceptronLearner, Shapes
 from paperworks.control.networks import Critics, Perceptrons, follow
 from paperworks.core.options import option
 
@@ -26,7 +26,7 @@ class SACOptions(LearnerOptions):
     tau: float = option(0.005, "rate at which the target critics follow", above=0, high=1)
 
 
-class SAC(Learner):
+class SAC(PerceptronLearner):
     """Q: r + gamma (min_j Q'_j(s', a') - eta log pi(a'|s')); actor: max min_j Q_j(s, a) - eta log pi(a|s)."""
 
     name: ClassVar[str] = "sac"

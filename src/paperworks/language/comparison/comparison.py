@@ -43,8 +43,8 @@ from paperworks.language.comparison.measures import PLAN, Measures, Plan, plan_v
 from paperworks.language.comparison.report import write_report
 from paperworks.language.data import Demonstration, Feedback
 from paperworks.language.items import tokenise
-from paperworks.language.online.loop import check_options
 from paperworks.language.online.methods import METHODS, trainable_class
+from paperworks.language.online.requirements import check_options
 from paperworks.language.rewards import load_reward
 from paperworks.language.sampling import check_room
 

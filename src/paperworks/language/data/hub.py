@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from paperworks.core.errors import DataError, OptionError, did_you_mean
+from paperworks.core.errors import DataError, OptionError, did_you_mean, first_line
 from paperworks.language.data.sources import Records, Source
 
 _BOTH_WAYS = (
@@ -27,8 +27,8 @@ def open_hub(name: str, split: str | None) -> Source:
         loaded = datasets.load_dataset(dataset_id, configuration or None, split=split)
     except Exception as error:  # the library raises errors of many families: network, gating, builders, files
         if split is not None and "split" in str(error):
-            raise OptionError(f"{name}: split {split!r}: {_short(error)}") from None
-        what = f"is no file here, and the hub did not give it ({_short(error)})"
+            raise OptionError(f"{name}: split {split!r}: {first_line(error)}") from None
+        what = f"is no file here, and the hub did not give it ({first_line(error)})"
         raise DataError(f"{what}; {_BOTH_WAYS}", file=name) from None
     return _opened(name, loaded, None)
 
@@ -42,7 +42,7 @@ def open_folder(path: Path, split: str | None) -> Source:
         loaded = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
     except Exception as error:  # as above
         expected = "expected a folder written by save_to_disk, or one of data files"
-        raise DataError(f"cannot be read ({_short(error)}); {expected}", file=path) from None
+        raise DataError(f"cannot be read ({first_line(error)}); {expected}", file=path) from None
     return _opened(str(path), loaded, split)
 
 
@@ -67,8 +67,4 @@ def _records(name: str, rows: Iterable[dict[str, Any]]) -> Records:
         for number, record in enumerate(rows, start=1):
             yield number, record
     except Exception as error:  # as above
-        raise DataError(f"damaged after record {number} ({_short(error)})", file=name) from None
-
-
-def _short(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise DataError(f"damaged after record {number} ({first_line(error)})", file=name) from None

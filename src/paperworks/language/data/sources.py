@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from paperworks.core.errors import DataError, OptionError
+from paperworks.core.errors import DataError, OptionError, first_line
 from paperworks.language.data.problems import BadRow, shown
 
 BinaryFile = IO[bytes] | gzip.GzipFile
@@ -163,7 +163,7 @@ def _open_parquet(name: str, stream: BinaryFile) -> Source:
     except DataError:
         raise
     except Exception as error:  # pyarrow raises errors of many families for damaged files
-        raise DataError(f"not a Parquet file ({_first_line(error)})", file=name) from None
+        raise DataError(f"not a Parquet file ({first_line(error)})", file=name) from None
     return Source(name, _parquet_rows(name, table), columns)
 
 
@@ -195,7 +195,7 @@ def _json_lines(name: str, lines: Iterator[bytes]) -> Records:
         except json.JSONDecodeError as error:
             yield number, BadRow("not JSON", f"not JSON ({error.msg} at column {error.colno})")
         except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets thousands deep
-            yield number, BadRow("not JSON", f"not usable JSON ({_first_line(error)})")
+            yield number, BadRow("not JSON", f"not usable JSON ({first_line(error)})")
 
 
 def _is_json(content: bytes) -> bool:
@@ -222,7 +222,7 @@ def _json_list(name: str, content: bytes) -> Records:
         except json.JSONDecodeError as error:
             raise DataError(f"not JSON ({error.msg} at column {error.colno})", file=name, line=error.lineno) from None
         except (ValueError, RecursionError) as error:
-            raise DataError(f"not usable JSON ({_first_line(error)})", file=name, line=line) from None
+            raise DataError(f"not usable JSON ({first_line(error)})", file=name, line=line) from None
         yield line, _as_record(value)
         after = space.match(text, end).end()  # type: ignore[union-attr]
         mark = text[after : after + 1]
@@ -284,7 +284,7 @@ def _parquet_rows(name: str, table: Any) -> Records:
                 number += 1
                 yield number, record
     except Exception as error:  # pyarrow raises errors of many families for damaged files
-        raise DataError(f"damaged Parquet after record {number} ({_first_line(error)})", file=name) from None
+        raise DataError(f"damaged Parquet after record {number} ({first_line(error)})", file=name) from None
 
 
 def _text_lines(name: str, lines: Iterator[bytes], keep_ends: bool = False) -> Iterator[tuple[int, str]]:
@@ -304,7 +304,7 @@ def _guarded(name: str, stream: BinaryFile) -> Iterator[bytes]:
             number += 1
             yield line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        what = f"the gzip is damaged or cut short after line {number} ({_first_line(error)})"
+        what = f"the gzip is damaged or cut short after line {number} ({first_line(error)})"
         raise DataError(f"{what}; download or copy it again", file=name) from None
     except OSError as error:
         raise DataError(f"cannot be read after line {number} ({error.strerror})", file=name) from None
@@ -328,7 +328,3 @@ def _names_a_file(source: str) -> bool:
 def _ending(path: Path) -> str:
     inner = Path(path.stem) if path.suffix.lower() == ".gz" else path
     return inner.suffix.lower() or (".gz" if inner is not path else "")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

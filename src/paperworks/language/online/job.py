@@ -17,11 +17,12 @@ from paperworks.language.data import Dataset
 from paperworks.language.data.schemas import Preference, PromptRow
 from paperworks.language.objectives.objective import Objective
 from paperworks.language.online.judges import Judge, RewardJudge, load_judge
-from paperworks.language.online.loop import OnlineResult, OnSamples, check_options, train_online
+from paperworks.language.online.loop import OnlineResult, OnSamples, train_online
 from paperworks.language.online.methods import online_method
 from paperworks.language.online.model_card import write_card
 from paperworks.language.online.options import OnlineOptions
 from paperworks.language.online.report import write_report
+from paperworks.language.online.requirements import check_options
 from paperworks.language.policy import LoraOptions, Policy, Precision
 from paperworks.language.rewards.options import RewardOptions, reward_from_options
 from paperworks.language.rewards.reward import Reward

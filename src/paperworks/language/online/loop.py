@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from paperworks.core import checkpoints
-from paperworks.core.errors import DataError, OptionError, RunError, TrainingDiverged
+from paperworks.core.errors import OptionError, RunError, TrainingDiverged
 from paperworks.core.interrupts import deferred_interrupt
 from paperworks.core.seeding import seed_everything, torch_generator
 from paperworks.language.data import Dataset
@@ -34,15 +34,15 @@ from paperworks.language.online.collecting import Models, Spent, collect
 from paperworks.language.online.control import KlController, collapse
 from paperworks.language.online.credit import kl_terms, silent_groups
 from paperworks.language.online.judges import Judge, RewardJudge
-from paperworks.language.online.methods import METHODS, Method
+from paperworks.language.online.methods import Method
 from paperworks.language.online.offline_pairs import pair_rows
 from paperworks.language.online.options import OnlineOptions
+from paperworks.language.online.requirements import check_options, check_room_for_answers, option_notes
 from paperworks.language.online.rollouts import Rollouts
 from paperworks.language.online.rounds import Context
 from paperworks.language.optimisation import Optimisation
 from paperworks.language.policy import Policy
 from paperworks.language.rewards.reward import Reward
-from paperworks.language.sampling import check_room
 from paperworks.language.sources.resets import ResetBank, Resets
 from paperworks.language.step_losses import StepLosses
 from paperworks.language.train_options import Plan, TrainOptions, learning_rate
@@ -132,7 +132,7 @@ class _Loop:
         on_note: Callable[[str], None] | None,
     ) -> None:
         check_options(method, online, has_reward=reward is not None, has_judge=judge is not None)
-        _check_room(policy, prompts)
+        check_room_for_answers(policy, prompts)
         if method.by_likelihood and online.temperature != 1:
             policy = policy.at_temperature(online.temperature)
             others = {name: other.at_temperature(online.temperature) for name, other in others.items()}
@@ -148,7 +148,7 @@ class _Loop:
         self.folder, self.resume = folder, resume
         self.on_iteration, self.on_samples, self.on_note = on_iteration, on_samples, on_note
         self.notes: list[str] = []
-        for line in (*objective.option_notes(), *_notes(method, online)):
+        for line in (*objective.option_notes(), *option_notes(method, online)):
             self._note(line)
         self.plan = Plan(
             len(prompts), TrainOptions(batch_size=online.prompts_per_iteration, seed=options.seed, steps=1)
@@ -481,60 +481,6 @@ class _Loop:
         if self.method.replays:
             self.past = [replay.read(self.folder, iteration) for iteration in range(int(state["step"]))]
         return int(state["step"])
-
-
-def check_options(method: Method, online: OnlineOptions, *, has_reward: bool, has_judge: bool) -> None:
-    """Raises OptionError for what cannot be trained with: nothing that says what answers are worth, or nothing to compare."""
-    if method.needs_reward and not has_reward:
-        if has_judge and not method.judges:
-            raise OptionError(f"train {method.name}: it needs a number for each answer, not a judge: give --reward R")
-        if not has_judge:
-            asked = "--reward R, or --judge J" if method.judges else "--reward R"
-            raise OptionError(f"train {method.name}: what are answers worth? Give {asked}")
-    if online.samples < method.least_samples:
-        raise OptionError(
-            f"option samples={online.samples}: {method.name} learns from how answers to the same prompt differ; expected at "
-            f"least {method.least_samples}"
-        )
-    if online.kl_control == "adaptive" and not method.penalises:
-        with_penalty = ", ".join(name for name, other in METHODS.items() if other.penalises)
-        raise OptionError(
-            f"option kl_control=adaptive: {method.name} holds to the reference by its own options, not by kl_coef; "
-            f"adaptive control is for {with_penalty}"
-        )
-
-
-def _check_room(policy: Policy, prompts: Dataset[Any]) -> None:
-    """Raises DataError (file:line) for the first prompt that leaves no room for an answer, before anything is sampled."""
-    for number, row in enumerate(prompts.rows, start=1):
-        try:
-            check_room(policy, policy.encode_prompt(row.prompt), "the prompt" if row.where.file else f"prompt {number}")
-        except DataError as error:
-            if not row.where.file:
-                raise
-            raise DataError(str(error), file=row.where.file, line=row.where.line, field="prompt") from None
-
-
-def _notes(method: Method, online: OnlineOptions) -> list[str]:
-    lines = []
-    if not method.penalises and online.kl_coef != OnlineOptions.kl_coef:
-        lines.append(
-            f"kl_coef={online.kl_coef:g} changes nothing: {method.name} holds to the reference by its own options"
-        )
-    if method.name == "ipo-md":
-        lines.append("reward, length and KL are measured on the mixture's answers: ipo-md draws no others")
-    if method.by_likelihood and online.temperature != 1:
-        lines.append(
-            f"temperature={online.temperature:g}: likelihoods and KL are those of the policy at this temperature, which is "
-            "what learns; use it at this temperature"
-        )
-    elif method.needs_reward and online.temperature != 1:
-        lines.append(f"temperature={online.temperature:g} is that of drawing; likelihoods and KL are of temperature 1")
-    if method.by_likelihood and online.top_k:
-        lines.append(
-            f"top_k={online.top_k}: answers are not drawn from the policy that learns, whose tokens are not cut"
-        )
-    return lines
 
 
 __all__ = ["OnlineResult", "train_online"]

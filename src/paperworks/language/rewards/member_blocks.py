@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from paperworks.core.errors import ModelError
+from paperworks.core.errors import ModelError, first_line
 from paperworks.core.seeding import torch_generator
 
 MEMBERS_FILE = "members.safetensors"
@@ -137,9 +137,8 @@ def load_tops(folder: Path, tops: list[MemberTop]) -> None:
             mark = f"{number}."
             top.load_state_dict({k.removeprefix(mark): v for k, v in values.items() if k.startswith(mark)})
     except (SafetensorError, OSError, RuntimeError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{path}: damaged or missing ({line[:200]}); put it back, or train the ensemble again"
+            f"{path}: damaged or missing ({first_line(error)}); put it back, or train the ensemble again"
         ) from None
 
 

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from paperworks.core.errors import ModelError, OptionError
+from paperworks.core.errors import ModelError, OptionError, first_line
 from paperworks.core.seeding import derive_seed
 from paperworks.language import logprobs, models
 from paperworks.language.data.conversation import plain_text
@@ -181,7 +181,7 @@ class RewardModel(TextModel):
                 torch.manual_seed(derive_seed(seed, "adapters"))
                 model = get_peft_model(cast(Any, self.model), config)
         except ValueError as error:
-            raise ModelError(f"LoRA cannot be put on {self.name}: {models._line(error)}") from error
+            raise ModelError(f"LoRA cannot be put on {self.name}: {first_line(error)}") from error
         return RewardModel(model, self.tokenizer, name=self.name)
 
     def _trained_whole(self) -> list[str]:

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from paperworks.core.errors import ModelError
+from paperworks.core.errors import ModelError, first_line
 from paperworks.core.files import read_json
 from paperworks.core.seeding import derive_seed, torch_generator
 from paperworks.language import models, vocabulary
@@ -69,7 +69,7 @@ def ensemble_facts(folder: str | Path) -> EnsembleFacts | None:
             found.get("correlation"),
         )
     except Exception as error:  # whatever a damaged file holds
-        raise ModelError(f"{path}: damaged ({models._line(error)}); put it back, or train again") from None
+        raise ModelError(f"{path}: damaged ({first_line(error)}); put it back, or train again") from None
     if facts.members < 2 or (facts.scales is not None and len(facts.scales) != facts.members):
         raise ModelError(f"{path}: damaged (members and scales do not fit); put it back, or train again")
     return facts
@@ -175,7 +175,7 @@ def _read_adapter(location: str, name: str, dtype: torch.dtype, seed: int) -> tu
         if Path(location, "tokenizer_config.json").is_file():
             tokenizer = AutoTokenizer.from_pretrained(location)
     except Exception as error:  # peft, safetensors and torch each raise their own
-        raise ModelError(f"the adapter in {location} does not load onto {base_name}: {models._line(error)}") from error
+        raise ModelError(f"the adapter in {location} does not load onto {base_name}: {first_line(error)}") from error
     inside = cast(Any, vocabulary.unwrapped(model))
     inside._fresh_modules = ()
     inside._ensemble = facts

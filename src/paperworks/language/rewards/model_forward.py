@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from paperworks.core.errors import ModelError
-from paperworks.language import logprobs, models
+from paperworks.core.errors import ModelError, first_line
+from paperworks.language import logprobs
 from paperworks.language.logprobs import Tree
 from paperworks.language.rewards.member_blocks import watched
 
@@ -138,7 +138,7 @@ def packed_agrees(model: RewardModel, *, tolerance: float = 1e-4) -> tuple[bool,
     try:
         fast, plain = packed(model, trees), padded(model, trees)
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
-        return False, f"its forward pass refused packed rows ({models._line(error)})"
+        return False, f"its forward pass refused packed rows ({first_line(error)})"
     finally:
         model.model.train(training)
     worst = ((fast - plain).abs() / plain.abs().clamp(min=1)).max().item()

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paperworks.core.errors import ModelError, OptionError
+from paperworks.core.errors import ModelError, OptionError, first_line
 from paperworks.core.files import atomic_folder, write_json_atomic
 from paperworks.core.options import build, check_ranges, option, to_mapping
 from paperworks.core.seeding import derive_seed
@@ -161,5 +161,4 @@ class ValueHead(nn.Module):
 
 
 def _damaged(folder: str | Path, error: BaseException) -> str:
-    detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-    return f"{folder}: the value head there is damaged ({detail}); fit it again"
+    return f"{folder}: the value head there is damaged ({first_line(error)}); fit it again"
