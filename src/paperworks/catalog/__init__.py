@@ -3,8 +3,8 @@
 `Catalog.open()` is the way in; no card is parsed and no file is searched twice.
 """
 
-from paperworks.catalog.card import Card, Published, Sourcing
+from paperworks.catalog.card import Card, Equation, Published, Sourcing
 from paperworks.catalog.evidence import Evidence, Recorded, Verdict
 from paperworks.catalog.index import Catalog, Found, Hit
 
-__all__ = ["Card", "Catalog", "Evidence", "Found", "Hit", "Published", "Recorded", "Sourcing", "Verdict"]
+__all__ = ["Card", "Catalog", "Equation", "Evidence", "Found", "Hit", "Published", "Recorded", "Sourcing", "Verdict"]

@@ -19,6 +19,26 @@ WINGS = ("language", "control", "incontext", "layers", "vision", "text", "formal
 VERBS = ("run", "train", "compare", "generate", "evaluate", "select", "extract", "audit", "solve")
 NOUNS = ("policy", "source", "reward", "objective", "value", "decoder")
 SOURCING_KINDS = ("published", "mixed", "reconstruction")
+TOPICS = (
+    "preferences",
+    "learning from rewards",
+    "reward models",
+    "reasoning and search",
+    "decoding",
+    "unlearning",
+    "data selection",
+    "offline reinforcement learning",
+    "online and hybrid reinforcement learning",
+    "safe reinforcement learning",
+    "several objectives",
+    "in-context learning",
+    "architectures",
+    "generalisation and open sets",
+    "memorisation and privacy",
+    "evaluation and auditing",
+    "extraction and retrieval",
+    "planning and programs",
+)
 SUMMARY_LIMIT = 140  # characters: one line of `paperworks list` on a wide terminal
 
 
@@ -38,6 +58,16 @@ class Sourcing:
 
     kind: str
     note: str
+
+
+@dataclass(frozen=True)
+class Equation:
+    """A formula of the method: TeX, what its symbols mean (TeX between $…$), and where the paper has it."""
+
+    name: str
+    tex: str
+    where: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +94,10 @@ class Card:
     sourcing: Sourcing
     published: tuple[Published, ...]
     uses: tuple[str, ...] = ()  # command lines that apply it, where those of its verbs are not the usual ones
+    topic: str = ""  # one of TOPICS: what a reader of papers would file it under
+    plain: str = ""  # what it is about in plain words, for readers new to the subject
+    traps: tuple[str, ...] = ()  # what is easy to get wrong
+    equations: tuple[Equation, ...] = ()  # in the order in which they are read
 
     @property
     def usable(self) -> bool:
@@ -82,9 +116,13 @@ class Card:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Card:
         """The card that `as_dict` wrote, without checks (the index stores cards that were checked before)."""
-        lists = {name: tuple(values[name]) for name in ("verbs", "nouns", "keywords", "baselines", "uses")}
-        published = tuple(Published(**entry) for entry in values["published"])
-        return cls(**{**values, **lists, "sourcing": Sourcing(**values["sourcing"]), "published": published})
+        lists = {name: tuple(values[name]) for name in ("verbs", "nouns", "keywords", "baselines", "uses", "traps")}
+        tables: dict[str, Any] = {
+            "sourcing": Sourcing(**values["sourcing"]),
+            "published": tuple(Published(**entry) for entry in values["published"]),
+            "equations": tuple(Equation(**entry) for entry in values["equations"]),
+        }
+        return cls(**{**values, **lists, **tables})
 
 
 def read_card(path: Path) -> Card:
@@ -137,6 +175,10 @@ def parse_card(text: str, *, file: str = "card") -> Card:
         sourcing=_sourcing(table),
         published=_published(table),
         uses=table.words("uses", may_be_empty=True) if "uses" in values else (),
+        topic=table.text("topic", among=TOPICS) if "topic" in values else "",
+        plain=table.text("plain") if "plain" in values else "",
+        traps=table.words("traps") if "traps" in values else (),
+        equations=_equations(table),
     )
     if card.arxiv and card.year > 2000 + int(card.arxiv[:2]):
         raise DataError(f"{card.year} is after arXiv {card.arxiv} was first public", file=file, field="year")
@@ -160,6 +202,15 @@ def _published(card: _Table) -> tuple[Published, ...]:
     return tuple(entries)
 
 
+def _equations(card: _Table) -> tuple[Equation, ...]:
+    entries = []
+    for table in card.tables("equations"):
+        table.allow_only(field.name for field in fields(Equation))
+        optional = {name: table.text(name) for name in ("where", "source") if table.has(name)}
+        entries.append(Equation(name=table.text("name"), tex=table.text("tex"), **optional))
+    return tuple(entries)
+
+
 class _Table:
     """One TOML table, and where it stands, so that each check can name the file and the field."""
 
@@ -171,6 +222,9 @@ class _Table:
         for name in self._values:
             if name not in known:
                 raise self._wrong(name, f"is not a field of a card{did_you_mean(name, known)}")
+
+    def has(self, name: str) -> bool:
+        return name in self._values
 
     def text(
         self,

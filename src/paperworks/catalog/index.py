@@ -23,7 +23,7 @@ from paperworks.catalog.evidence import PACKAGE, Evidence, Recorded, Verdict, re
 from paperworks.core.errors import DataError, OptionError, PaperworksError, RunError, did_you_mean
 
 CARDS_FOLDER = PACKAGE / "catalog" / "cards"
-INDEX_FORMAT = 2  # raise it when the tables below or the way they are filled change
+INDEX_FORMAT = 3  # raise it when the tables below or the way they are filled change
 
 # Columns of the full-text tables and their weights in bm25: a word in a paper's name says more than one in its text.
 WEIGHTS = {
@@ -31,13 +31,15 @@ WEIGHTS = {
     "title": 8.0,
     "keywords": 8.0,
     "summary": 4.0,
+    "plain": 2.0,
     "gives": 2.0,
     "claim": 2.0,
     "mechanism": 1.0,
     "baselines": 2.0,
+    "traps": 1.0,
     "other": 1.0,
 }
-SNIPPET_COLUMNS = "gives claim mechanism baselines"  # the texts that a list of hits does not show anyway
+SNIPPET_COLUMNS = "plain gives claim mechanism baselines traps"  # the texts that a list of hits does not show anyway
 SNIPPET_WORDS = 16
 SNIPPET_START, SNIPPET_END = "\x02", "\x03"  # TOML allows no control characters, so a card cannot hold them
 _LITTLE_WORDS = "a an and are as at by do for from how i in is it my of on or that the to what which with"
@@ -153,7 +155,7 @@ class Catalog:
         counts: dict[int, int] = {}
         for stems, beginnings in queries:
             scores: dict[int, float] = {}
-            for table, query in (("stem", stems), ("plain", beginnings)):
+            for table, query in (("stem", stems), ("word", beginnings)):
                 for row, score in self._scores(table, query) if query else ():
                     scores[row] = max(score, scores.get(row, 0.0))
             for row, score in scores.items():
@@ -174,7 +176,7 @@ class Catalog:
         snippets: dict[int, tuple[tuple[str, bool], ...]] = {}
         stems = " OR ".join(stems for stems, _ in queries)
         beginnings = " OR ".join(beginnings or stems for stems, beginnings in queries)
-        for table, query in (("plain", beginnings), ("stem", stems)):  # the stem's, where both have one
+        for table, query in (("word", beginnings), ("stem", stems)):  # the stem's, where both have one
             for row, text in self._connection.execute(
                 f"SELECT rowid, snippet({table}, -1, ?, ?, '…', {SNIPPET_WORDS}) FROM {table} WHERE {table} MATCH ?",
                 (SNIPPET_START, SNIPPET_END, f"{{{SNIPPET_COLUMNS}}} : ({query})"),
@@ -274,7 +276,7 @@ def _build(folders: tuple[Path, Path], signature: str) -> sqlite3.Connection:
     columns = ", ".join(WEIGHTS)
     try:
         connection.execute(f"CREATE VIRTUAL TABLE stem USING fts5({columns}, tokenize='porter unicode61')")
-        connection.execute(f"CREATE VIRTUAL TABLE plain USING fts5({columns}, tokenize='unicode61', prefix='2 3')")
+        connection.execute(f"CREATE VIRTUAL TABLE word USING fts5({columns}, tokenize='unicode61', prefix='2 3')")
     except sqlite3.OperationalError as error:
         raise RunError(
             f"this Python's SQLite lacks full-text search (FTS5): {error}; use another Python build"
@@ -284,7 +286,7 @@ def _build(folders: tuple[Path, Path], signature: str) -> sqlite3.Connection:
         recorded = read_recorded(results / f"{card.slug}.json")
         stored = json.dumps(asdict(recorded)) if recorded else None
         connection.execute("INSERT INTO paper VALUES (?, ?)", (json.dumps(card.as_dict()), stored))
-        for table in ("stem", "plain"):
+        for table in ("stem", "word"):
             statement = f"INSERT INTO {table} (rowid, {columns}) VALUES (?, {marks})"
             connection.execute(statement, (row, *_searchable(card)))
     connection.commit()
@@ -298,6 +300,7 @@ def _searchable(card: Card) -> list[str]:
     joined = {
         "keywords": ", ".join(card.keywords),
         "baselines": ", ".join(card.baselines),
+        "traps": " ".join(card.traps),
         "other": " · ".join(part for part in other if part),
     }
     return [joined[column] if column in joined else getattr(card, column) for column in WEIGHTS]

@@ -14,27 +14,17 @@ from textwrap import dedent
 from typing import Any
 
 from paperworks.catalog.card import WINGS, Card
+from paperworks.catalog.commands import uses
 from paperworks.catalog.evidence import PACKAGE, is_usable, read_recorded, results_folder
 from paperworks.catalog.index import Catalog
+from paperworks.catalog.record import VERDICT_RULE, arm_rows, circumstances, metric_title, read_record, seed_counts
 from paperworks.catalog.source_texts import ObjectiveText, module_docstring, objectives_in
-from paperworks.core.errors import RunError
-from paperworks.core.files import read_json
 
 MARKS = {"holds": "✓ holds", "reversed": "✗ reversed", "not shown": "○ not shown"}
 SOURCING = {
     "published": "The method is the published one.",
     "mixed": "The core is published; some parts are reconstructed or our decision.",
     "reconstruction": "Core parts are our reconstruction.",
-}
-VERDICT_RULE = (
-    "A claim *holds* when the 95% bootstrap interval of the difference, paired by seed, excludes 0 in the claimed "
-    "direction; it is *reversed* when the interval excludes 0 in the other, and *not shown* otherwise."
-)
-USES = {  # how a verb applies a paper of the language wing
-    "train": "paperworks train {slug} --model smollm2-135m --data FILE.jsonl --out my-model",
-    "compare": "paperworks compare dpo {slug} --model smollm2-135m --data FILE.jsonl --seeds 5",
-    "generate": "paperworks generate --model my-model --prompt TEXT",
-    "evaluate": "paperworks evaluate --model my-model --data FILE.jsonl",
 }
 
 
@@ -44,7 +34,9 @@ def pages(catalog: Catalog | None = None, results: Path | None = None) -> dict[s
     results = results or results_folder()
     objectives = objectives_in(PACKAGE / "language" / "objectives")
     built = [card for card in catalog.cards() if is_usable(card.slug)]
-    made = {f"{card.slug}.md": paper_page(card, _record(results / f"{card.slug}.json"), objectives) for card in built}
+    made = {
+        f"{card.slug}.md": paper_page(card, read_record(results / f"{card.slug}.json"), objectives) for card in built
+    }
     return {"index.md": index_page(catalog.cards(), results), **made}
 
 
@@ -133,9 +125,7 @@ def _index_row(card: Card, results: Path) -> list[str]:
 
 
 def _commands(card: Card) -> str:
-    usual = [USES[verb].format(slug=card.slug) for verb in card.verbs if verb in USES and card.wing == "language"]
-    lines = list(card.uses) or usual
-    return "```sh\n" + "\n".join([*lines, f"paperworks run {card.slug}"]) + "\n```"
+    return "```sh\n" + "\n".join([*uses(card), f"paperworks run {card.slug}"]) + "\n```"
 
 
 def _objective(each: ObjectiveText) -> list[str]:
@@ -165,7 +155,7 @@ def _evidence(card: Card, record: Mapping[str, Any] | None) -> list[str]:
     if record is None:
         return [f"No run has been recorded yet; `{again}` tests the claims on your machine."]
     claims = [[MARKS[each["verdict"]], _plain(each["text"]), _plain(each["evidence"])] for each in record["claims"]]
-    counts = _seed_counts(record["seeds"])
+    counts = seed_counts(record["seeds"])
     blocks = [
         f"Recorded {record['date'][:10]} with the budget `{record['budget']}`, {counts}. {VERDICT_RULE}",
         _table(["verdict", "claim", "evidence"], claims),
@@ -179,47 +169,12 @@ def _evidence(card: Card, record: Mapping[str, Any] | None) -> list[str]:
         blocks += ["### What differs from the paper", _plain(record["differences"])]
     if record.get("notes"):
         blocks += ["### Notes", _plain(record["notes"])]
-    return [*blocks, _circumstances(record), f"To repeat it: `{again} --budget {record['budget']}`."]
+    return [*blocks, _plain(circumstances(record)), f"To repeat it: `{again} --budget {record['budget']}`."]
 
 
 def _arms(arms: Iterable[Mapping[str, Any]], metrics: Sequence[Mapping[str, Any]]) -> str:
-    columns = ["arm", *(_metric_title(metric) for metric in metrics)]
-    rows = []
-    for arm in arms:
-        numbers = [_interval(arm["metrics"].get(metric["name"]), metric.get("format", ".3f")) for metric in metrics]
-        rows.append([f"{_plain(arm['label'])} ({arm['role']})", *numbers])
-    return _table(columns, rows)
-
-
-def _metric_title(metric: Mapping[str, Any]) -> str:
-    unit = f" ({_plain(metric['unit'])})" if metric.get("unit") else ""
-    return f"{_plain(metric['label'])}{unit} {'↑' if metric['higher_is_better'] else '↓'}"
-
-
-def _interval(found: Mapping[str, Any] | None, spec: str) -> str:
-    """Mean and 95% interval as text; a dash where a seed diverged or the arm has no number."""
-    numbers = [found.get(name) if found else None for name in ("mean", "low", "high")]
-    texts = [format(number, spec) for number in numbers if isinstance(number, (int, float))]
-    if not texts:
-        return "–"
-    return f"{texts[0]} [{texts[1]}, {texts[2]}]" if len(texts) == 3 else texts[0]
-
-
-def _seed_counts(seeds: Mapping[str, Sequence[int]]) -> str:
-    counts = {name: len(each) for name, each in seeds.items()}
-    if len(set(counts.values())) == 1:
-        return f"{next(iter(counts.values()))} seeds"
-    return ", ".join(f"{count} seeds in part {name}" for name, count in counts.items())
-
-
-def _circumstances(record: Mapping[str, Any]) -> str:
-    machine, versions = record.get("hardware", {}), record.get("versions", {})
-    gpus = ", ".join(machine.get("gpus") or [])
-    where = f"{machine.get('processor', 'unknown processor')}, {machine.get('cores', '?')} cores"
-    packages = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
-    seconds = float(record.get("compute_s", 0.0))
-    time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-    return _plain(f"Computed in {time} on {where}{', ' + gpus if gpus else ''}; {packages}.")
+    columns = ["arm", *(_plain(metric_title(metric)) for metric in metrics)]
+    return _table(columns, [[_plain(label), *numbers] for label, *numbers in arm_rows(arms, metrics)])
 
 
 def _published(card: Card) -> str:
@@ -229,18 +184,6 @@ def _published(card: Card) -> str:
         [_plain(text) for text in (each.setting, each.metric, each.figures, each.source)] for each in card.published
     ]
     return _table(["setting", "metric", "figures", "source"], rows)
-
-
-def _record(path: Path) -> Mapping[str, Any] | None:
-    if not path.is_file():
-        return None
-    record = read_json(path)
-    try:
-        if all(claim["verdict"] in MARKS for claim in record["claims"]) and record["parts"] and record["seeds"]:
-            return dict(record)
-    except (KeyError, TypeError):
-        pass
-    raise RunError(f"{path}: not a record; `paperworks run {path.stem} --record` writes it anew")
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -33,7 +33,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     model.add_argument("--precision", choices=("float32", "bfloat16", "float16"), help="of the weights")
     model.add_argument("--device", help="auto, cpu, cuda, mps (default auto)")
-    model.add_argument("--chat-template", help="a Jinja template file, for tokenizers without one")
+    model.add_argument("--chat-template", metavar="FILE", help="a Jinja template file, for tokenizers without one")
     data = parser.add_argument_group(
         "data", "rows with question (or prompt), answer, paraphrased_answer and a list perturbed_answer"
     )

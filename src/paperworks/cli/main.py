@@ -50,6 +50,7 @@ VERBS: Mapping[str, Verb] = {
     "audit": Verb("paperworks.cli.audit_cmd", "what a log of transitions is good for"),
     "runs": Verb("paperworks.cli.runs_cmd", "what was run here"),
     "report": Verb("paperworks.cli.report_cmd", "the report of a run"),
+    "digest": Verb("paperworks.cli.digest_cmd", "what is new, by e-mail to who subscribed"),
 }
 
 USER_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}  # the machine's state, not our bug

@@ -258,7 +258,7 @@ def _print_for_reading(
 def next_commands(results: Results, options: RunOptions, run_id: str, out: str | None) -> list[str]:
     """What a reader of the results does next: look at the report, run more seeds, use the method."""
     from paperworks.catalog import Catalog
-    from paperworks.cli.show_cmd import commands
+    from paperworks.catalog.commands import commands
 
     slug = results.experiment.slug
     found = [f"paperworks report {run_id} --open"]

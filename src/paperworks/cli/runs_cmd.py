@@ -7,11 +7,11 @@ import contextlib
 import datetime
 import json
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from paperworks.catalog.run_results import DAMAGE, result_text
 from paperworks.cli.layout import cut, on_terminal
 from paperworks.cli.report_cmd import current_report, find_run, open_in_browser
 from paperworks.core.errors import OptionError, PaperworksError, RunError
@@ -21,7 +21,6 @@ from paperworks.core.runs import RunRecord, RunStore, Status
 
 HELP = "What was run here, newest first. RUN is an id, the beginning of an id, or a folder."
 MOST_SHOWN = 20  # without --limit
-DAMAGE = (PaperworksError, AttributeError, TypeError, KeyError)  # of a results.json: it must not hide the other runs
 NOT_SET: tuple[object, ...] = (None, [], {}, "")
 COLUMNS = ("id", "verb", "name", "status", "started", "took", "result", "folder")
 
@@ -92,20 +91,6 @@ def _row(record: RunRecord) -> list[str]:
         cut(result, 40) if on_terminal() else result,
         short_path(record.folder),
     ]
-
-
-def result_text(record: RunRecord) -> str:
-    """What came out, in a few words: the claims of an experiment, or the error of a run that failed."""
-    if record.error:
-        return record.error
-    with contextlib.suppress(*DAMAGE):
-        results = record.results()
-        if results.get("budget") == "smoke":
-            return "smoke: no evidence"
-        counts = Counter(claim["verdict"] for claim in results.get("claims", ()))
-        if counts:
-            return f"{counts['holds']}/{sum(counts.values())} claims hold"
-    return ""
 
 
 def time_text(moment: str) -> str:

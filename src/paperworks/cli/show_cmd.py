@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from paperworks.catalog import Card, Catalog, Evidence
+from paperworks.catalog.commands import commands
 from paperworks.cli.layout import paint, paragraph
 from paperworks.cli.main import VERBS
 
@@ -32,21 +33,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print("\n\n".join(_blocks(card, catalog.evidence(card.slug))))
     return 0
-
-
-def commands(card: Card) -> list[str]:
-    """The command lines that apply a paper, one a verb that this version has."""
-    if card.uses:
-        return [f"paperworks run {card.slug}", *card.uses]
-    data = "--data DATASET" if card.wing == "control" else "--model smollm2-135m --data FILE.jsonl"
-    lines = {
-        "run": f"paperworks run {card.slug}",
-        "train": f"paperworks train {card.slug} {data} --out my-model",
-        "compare": f"paperworks compare dpo {card.slug} {data} --seeds 5",
-        "generate": "paperworks generate --model my-model --prompt TEXT",
-        "evaluate": "paperworks evaluate --model my-model --data FILE.jsonl",
-    }
-    return [line for verb, line in lines.items() if verb in card.verbs and verb in VERBS]
 
 
 def _blocks(card: Card, evidence: Evidence) -> list[str]:

@@ -86,7 +86,7 @@ def _parser(name: str, cls: type | None) -> Parser:
     if cls is not None:
         _add_settings(parser, cls)
     run = add_run_arguments(parser)
-    run.add_argument("--objective-file", help="a Python file with an objective of your own")
+    run.add_argument("--objective-file", metavar="FILE", help="a Python file with an objective of your own")
     if cls is not None:
         add_dataclass_arguments(parser, cls, group=f"objective {name}")
     add_dataclass_arguments(parser, TrainOptions, group="training")
@@ -96,8 +96,8 @@ def _parser(name: str, cls: type | None) -> Parser:
 def add_run_arguments(parser: argparse.ArgumentParser) -> Any:
     """Where a training run goes, and whether it goes on; returns the group."""
     run = parser.add_argument_group("run")
-    run.add_argument("--out", help="folder of the run (default ./runs/train-NAME-TIME)")
-    run.add_argument("--config", help="a run.yaml to start from; options given here override it")
+    run.add_argument("--out", metavar="DIR", help="folder of the run (default ./runs/train-NAME-TIME)")
+    run.add_argument("--config", metavar="FILE", help="a run.yaml to start from; options given here override it")
     mode = run.add_mutually_exclusive_group()
     mode.add_argument(
         "--resume", action="store_true", help="go on with the run in --out, with the options it was given"
@@ -142,7 +142,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, lora: bool = True) -
         "--precision", choices=("float32", "bfloat16", "float16"), help="of the weights (default float32)"
     )
     group.add_argument("--device", help="auto, cpu, cuda, mps (default auto)")
-    group.add_argument("--chat-template", help="a Jinja template file, for tokenizers without one")
+    group.add_argument("--chat-template", metavar="FILE", help="a Jinja template file, for tokenizers without one")
     if lora:
         group.add_argument("--gradient-checkpointing", action="store_true", default=None, help="less memory, more time")
         group.add_argument("--lora", action="store_true", default=None, help="train low-rank adapters, not the weights")
@@ -156,7 +156,9 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, held_out: bool = True
     """--data and how it is read."""
     group = parser.add_argument_group("data")
     group.add_argument(
-        "--data", help="a .jsonl/.json/.csv/.tsv/.parquet file (also .gz), - for stdin, a folder or Hub id"
+        "--data",
+        metavar="FILE",
+        help="a .jsonl/.json/.csv/.tsv/.parquet file (also .gz), - for stdin, a folder or Hub id",
     )
     group.add_argument("--format", help="auto, plain, chat, hh or lol (default auto)")
     group.add_argument("--map", action="append", metavar="FIELD=COLUMN", help="where a field is found, repeatable")
@@ -167,7 +169,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, held_out: bool = True
     group.add_argument("--limit", type=int, help="read at most so many rows")
     if held_out:
         group.add_argument("--held-out", type=float, help="share (or number) of rows kept for evaluation (default 0.1)")
-        group.add_argument("--eval-data", help="rows to evaluate on, in place of --held-out")
+        group.add_argument("--eval-data", metavar="FILE", help="rows to evaluate on, in place of --held-out")
 
 
 def data_values(args: argparse.Namespace, below: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def _parser(method: Any) -> Parser:
     add_model_arguments(parser)
     data = parser.add_argument_group("prompts")
     what = "preference pairs, whose prompts are answered" if method.takes_pairs else "prompts to answer, field `prompt`"
-    data.add_argument("--prompts", help=f"a .jsonl/.json/.csv/.parquet file, folder or Hub id: {what}")
+    data.add_argument("--prompts", metavar="FILE", help=f"a .jsonl/.json/.csv/.parquet file, folder or Hub id: {what}")
     data.add_argument("--format", help="auto, plain, chat, hh or another known shape (default auto)")
     data.add_argument("--map", action="append", metavar="FIELD=COLUMN", help="where a field is found, repeatable")
     data.add_argument("--split", help="which split of a folder or Hub data set")

@@ -92,6 +92,24 @@ def compare_job(job: CompareJob, out: str | Path | None = None, *, progress: Pro
     from paperworks.control.comparison_report import write_results
 
     shown = progress if progress is not None else Progress(quiet=True)
+    tasks, scales, folder = check_job(job, out)
+    with RunStore().start("compare", "-".join(job.methods), folder, job.config(), resume=True) as run:
+        write_json_atomic(run.folder / PLAN, {"digest": job.digest()})
+        results = run_experiment(experiment_of(job, tasks), folder=run.folder, workers=1, progress=shown)
+        found = _found(job, tasks, scales, results, run.folder, run.id)
+        if not found.returns:
+            found.raise_failures()
+            raise RunError("no training of this comparison finished")
+        write_results(found)
+        if found.failures:
+            run.end("failed", found.failures[0].error)
+    return found
+
+
+def check_job(
+    job: CompareJob, out: str | Path | None = None
+) -> tuple[tuple[str, ...], tuple[Reference | None, ...], Path]:
+    """The tasks, their scales and the folder, after all that is checked before training. Raises PaperworksError."""
     check_settings(job)
     tasks = task_names(job)
     scales = tuple(scale_of(job, at) for at in range(len(tasks)))
@@ -104,17 +122,7 @@ def compare_job(job: CompareJob, out: str | Path | None = None, *, progress: Pro
     _check_logs(job)
     folder = Path(out) if out is not None else Path("runs") / f"compare-control-{job.digest()}"
     _check_folder(folder, job)
-    with RunStore().start("compare", "-".join(job.methods), folder, job.config(), resume=True) as run:
-        write_json_atomic(run.folder / PLAN, {"digest": job.digest()})
-        results = run_experiment(experiment_of(job, tasks), folder=run.folder, workers=1, progress=shown)
-        found = _found(job, tasks, scales, results, run.folder, run.id)
-        if not found.returns:
-            found.raise_failures()
-            raise RunError("no training of this comparison finished")
-        write_results(found)
-        if found.failures:
-            run.end("failed", found.failures[0].error)
-    return found
+    return tasks, scales, folder
 
 
 def experiment_of(job: CompareJob, tasks: Sequence[str]) -> Experiment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,15 @@ from paperworks.control.learner import LearnerOptions
 from paperworks.control.offline import offline_learner
 from paperworks.control.report import write_report
 from paperworks.control.run_progress import Told, check_is_run, check_same, check_width, save_policies
-from paperworks.control.training import ControlOptions, ControlResult, bounds_of, check_online, train_offline
+from paperworks.control.training import (
+    Bounds,
+    ControlOptions,
+    ControlResult,
+    bounds_of,
+    check_log,
+    check_online,
+    train_offline,
+)
 from paperworks.control.transitions import Transitions
 from paperworks.core.devices import pick_device
 from paperworks.core.errors import OptionError
@@ -74,19 +82,11 @@ def control_job(
     With several seeds there is a folder policy-SEED for each. Raises PaperworksError; KeyboardInterrupt after saving.
     """
     shown = progress if progress is not None else Progress(quiet=True)
-    if resume and out is not None:
-        folder = Path(out)
-        check_is_run(folder)
-        check_same(control_job_from_config(load_yaml(folder / "run.yaml")).config(), job.config(), folder)
-    check_online(offline_learner(job.algorithm), job.training, job.env)
-    log = read_transitions(job.data, limit=job.limit)
-    spaces = None if job.env is None else spaces_of(job.env)
-    if spaces is not None:
-        check_width(log, spaces)
+    check_job(job, out, resume=resume)
+    log, bounds, warnings = read_log(job)
     shown.say(described(log))
-    for warning in offline_learner(job.algorithm).check(log, job.options):
+    for warning in warnings:
         shown.say(f"warning: {warning}")
-    bounds = bounds_of(log) if spaces is None else spaces.bounds
     store = RunStore()
     started = store.start("train", job.algorithm, out, job.config(), job.training.seed, resume, overwrite=overwrite)
     with started as run:
@@ -106,6 +106,30 @@ def control_job(
         run.finish({**results, "sections": [section.saved(run.folder) for section in sections]})
     write_report(run.folder)
     return result, run.folder
+
+
+def check_job(job: ControlJob, out: str | Path | None = None, *, resume: bool = False) -> None:
+    """What is checked before the log is read. Raises RunError where the folder's run is another, OptionError."""
+    if resume and out is not None:
+        folder = Path(out)
+        check_is_run(folder)
+        check_same(control_job_from_config(load_yaml(folder / "run.yaml")).config(), job.config(), folder)
+    check_online(offline_learner(job.algorithm), job.training, job.env)
+
+
+def read_log(job: ControlJob) -> tuple[Transitions, Bounds, Sequence[str]]:
+    """The job's log, the actions that may be taken, and what a user should know of the log.
+
+    Raises DataError for a log that the algorithm, or the environment, cannot be used with; OptionError.
+    """
+    log = read_transitions(job.data, limit=job.limit)
+    spaces = None if job.env is None else spaces_of(job.env)
+    if spaces is not None:
+        check_width(log, spaces)
+    learner, bounds = offline_learner(job.algorithm), bounds_of(log) if spaces is None else spaces.bounds
+    warnings = learner.check(log, job.options)
+    check_log(log, bounds, job.training.batch_size, discrete=learner.is_discrete, method=learner.name)
+    return log, bounds, warnings
 
 
 def facts(log: Transitions) -> dict[str, Any]:

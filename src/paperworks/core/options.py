@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 from paperworks.core.coercion import SCALARS, coerce
+from paperworks.core.described_options import DescribeAction, attach, form_of_field, typed_text
 from paperworks.core.errors import OptionError, did_you_mean
 
 T = TypeVar("T")
@@ -37,14 +38,16 @@ def option(
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    metavar: str | None = None,
     default_factory: Any = dataclasses.MISSING,
 ) -> Any:
     """A dataclass field with its help text and range.
 
-    `low` and `high` are inclusive, `above` and `below` exclusive; call `check_ranges(self)` in `__post_init__`.
+    `low` and `high` are inclusive, `above` and `below` exclusive; call `check_ranges(self)` in `__post_init__`. `metavar`
+    is what stands for the value in help: FILE or DIR for text that names one.
     """
-    bounds = {"low": low, "high": high, "above": above, "below": below}
-    metadata = {"help": help, **{name: bound for name, bound in bounds.items() if bound is not None}}
+    given = {"low": low, "high": high, "above": above, "below": below, "metavar": metavar}
+    metadata = {"help": help, **{name: value for name, value in given.items() if value is not None}}
     if default_factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=default_factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -160,13 +163,14 @@ def add_dataclass_arguments(
         annotation = hints[field.name]
         if field.name in skip or not _is_expressible(annotation):
             continue
-        target.add_argument(
+        action = target.add_argument(
             f"--{(prefix + field.name).replace('_', '-')}",
             dest=prefix + field.name,
             default=argparse.SUPPRESS,
             help=_help_text(field, comments).replace("%", "%%"),
-            **_argument_form(annotation),
+            **_argument_form(annotation, field.metadata.get("metavar")),
         )
+        attach(action, form_of_field(field, annotation, _plain_help(field, comments)))
 
 
 def given_options(cls: type, args: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
@@ -201,11 +205,16 @@ def field_comments(cls: type) -> dict[str, str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are OptionErrors of one line that name the nearest option or choice."""
+    """argparse whose mistakes are OptionErrors of one line that name the nearest option or choice.
+
+    Where there is `--help` there is also `--describe`, which help does not show: the same as JSON, for programs.
+    """
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         keywords.setdefault("allow_abbrev", False)  # an abbreviation today is another option tomorrow
         super().__init__(*args, **keywords)
+        if self.add_help:
+            self.add_argument("--describe", action=DescribeAction)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         words = list(sys.argv[1:] if args is None else args)
@@ -284,7 +293,7 @@ def _is_expressible(annotation: Any) -> bool:
     return origin is Literal or annotation in SCALARS or annotation in (type(None), tuple, list)
 
 
-def _argument_form(annotation: Any) -> dict[str, Any]:
+def _argument_form(annotation: Any, metavar: str | None = None) -> dict[str, Any]:
     if annotation is bool:
         return {"action": argparse.BooleanOptionalAction}
 
@@ -294,7 +303,7 @@ def _argument_form(annotation: Any) -> dict[str, Any]:
         except OptionError as error:
             raise argparse.ArgumentTypeError(str(error).removeprefix("value: ")) from None
 
-    return {"type": parse, "metavar": _metavar(annotation)}
+    return {"type": parse, "metavar": metavar or _metavar(annotation)}
 
 
 def _metavar(annotation: Any) -> str:
@@ -310,8 +319,12 @@ def _metavar(annotation: Any) -> str:
     return {int: "N", float: "X", Path: "PATH", bool: "true|false"}.get(annotation, "TEXT")
 
 
+def _plain_help(field: dataclasses.Field[Any], comments: Mapping[str, str]) -> str:
+    return field.metadata.get("help") or comments.get(field.name, "")
+
+
 def _help_text(field: dataclasses.Field[Any], comments: Mapping[str, str]) -> str:
-    parts = [field.metadata.get("help") or comments.get(field.name, "")]
+    parts = [_plain_help(field, comments)]
     if any(name in field.metadata for name in _BOUNDS):
         parts.append(f"[{_range_text(field.metadata).removeprefix('it must be ')}]")
     if field.default is not dataclasses.MISSING:
@@ -324,11 +337,8 @@ def _help_text(field: dataclasses.Field[Any], comments: Mapping[str, str]) -> st
 
 
 def _default_text(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return ",".join(map(str, value)) or "none"
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}={item}" for key, item in value.items()) or "none"
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    is_empty = value is None or (not isinstance(value, str) and typed_text(value) == "")
+    return "none" if is_empty else typed_text(value) or ""
 
 
 def _refuse_double_keys(node: Any, path: str | Path) -> None:

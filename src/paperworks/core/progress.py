@@ -1,6 +1,7 @@
 """How a command talks while it works: live bars on a terminal, a plain line now and then elsewhere, tables.
 
-Progress goes to standard error, tables to standard output, so that output can be piped.
+Progress goes to standard error, tables to standard output, so that output can be piped. Where the environment names a file
+for it, progress is also kept there for another process to read (see progress_mirror).
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from types import TracebackType
 from typing import Any, TextIO, TypeVar
 
+from paperworks.core.progress_mirror import mirror_asked_for
+
 T = TypeVar("T")
 
 _SECONDS_BETWEEN_LINES = 5.0
+_MIRROR = mirror_asked_for()  # of the process: asked once, so that its workers, which import this too, have none
 
 
 class Bar:
@@ -22,8 +26,8 @@ class Bar:
     def __init__(self, owner: Progress, label: str, total: float | None) -> None:
         self._owner, self.label, self.total = owner, label, total
         self.done, self.note = 0.0, ""
-        self._began = self._last_line = time.monotonic()
-        self._task = owner._add(label, total)
+        self.began = self._last_line = time.monotonic()
+        self._task = owner._add(self)
 
     def advance(self, by: float = 1, note: str | None = None) -> None:
         """Moves on by `by` and, where given, changes the note behind the bar (a loss, a name)."""
@@ -50,6 +54,7 @@ class Progress:
         self._stream = sys.stderr if stream is None else stream
         self._quiet = quiet
         self._live = None if quiet or not _is_terminal(self._stream) else _rich_progress(self._stream)
+        self._mirror = None if quiet else _MIRROR
 
     def bar(self, label: str, total: float | None = None) -> Bar:
         """A new bar below the others; `total` None when the amount of work is not known."""
@@ -61,6 +66,8 @@ class Progress:
             self._live.console.print(text, markup=False, highlight=False)
         elif not self._quiet:
             print(text, file=self._stream, flush=True)
+        if self._mirror is not None:
+            self._mirror.say(text)
 
     def track(self, items: Iterable[T], label: str, total: float | None = None) -> Iterator[T]:
         """The items, one bar step each."""
@@ -80,9 +87,13 @@ class Progress:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+        if self._mirror is not None:
+            self._mirror.update(at_once=True)
 
-    def _add(self, label: str, total: float | None) -> Any:
-        return self._live.add_task(_escaped(label), total=total, note="") if self._live is not None else None
+    def _add(self, bar: Bar) -> Any:
+        if self._mirror is not None:
+            self._mirror.add(bar)
+        return None if self._live is None else self._live.add_task(_escaped(bar.label), total=bar.total, note="")
 
     def _show(self, bar: Bar) -> None:
         if self._live is not None:
@@ -90,6 +101,8 @@ class Progress:
         elif not self._quiet and time.monotonic() - bar._last_line >= _SECONDS_BETWEEN_LINES:
             bar._last_line = time.monotonic()
             print(_plain_line(bar), file=self._stream, flush=True)
+        if self._mirror is not None:
+            self._mirror.update()
 
     def _finish(self, bar: Bar) -> None:
         if self._live is not None:
@@ -97,6 +110,8 @@ class Progress:
             self._live.update(bar._task, total=total, completed=total, note=_escaped(bar.note))
         elif not self._quiet:
             print(_plain_line(bar) + ", done", file=self._stream, flush=True)
+        if self._mirror is not None:
+            self._mirror.finish(bar)
 
 
 def progress(
@@ -167,7 +182,7 @@ def duration(seconds: float) -> str:
 
 
 def _plain_line(bar: Bar) -> str:
-    seconds = time.monotonic() - bar._began
+    seconds = time.monotonic() - bar.began
     if not bar.total:
         amount = f"{bar.done:g}"
     else:

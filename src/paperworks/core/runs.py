@@ -17,13 +17,14 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
 
 from paperworks.core import files
+from paperworks.core.database import Database
 from paperworks.core.errors import PaperworksError, RunError, TrainingDiverged
 from paperworks.core.options import to_yaml
 from paperworks.core.processes import process_identity, process_is_alive
@@ -153,7 +154,8 @@ class RunStore:
     """The index of runs at `home`/runs.sqlite (default: `files.home()`), for any number of processes at once."""
 
     def __init__(self, home: str | Path | None = None) -> None:
-        self.path = (files.home() if home is None else Path(home)) / "runs.sqlite"
+        self._database = Database(home, _TABLE)
+        self.path = self._database.path
 
     def start(
         self,
@@ -184,11 +186,8 @@ class RunStore:
             raise RunError(
                 f"{target}: run {earlier.id} is still going on there (process {earlier.pid}); wait or stop it"
             )
-        if target.exists() and not target.is_dir():
-            raise RunError(f"{target}: is a file; give --out a folder")
+        check_folder(target, resume=resume, overwrite=overwrite)
         if target.is_dir() and any(target.iterdir()) and not resume:
-            if not overwrite:
-                raise RunError(f"{target}: the folder has something in it; use --resume, --overwrite or another --out")
             self._clear(target, earlier)
             earlier = None
         return self._open(verb, name, target, config, seed, earlier if resume else None)
@@ -201,7 +200,7 @@ class RunStore:
         limit: int | None = None,
     ) -> list[RunRecord]:
         """The runs, newest first, filtered by exact verb, name and status."""
-        with self._database() as database:
+        with self._database.transaction() as database:
             rows = database.execute(
                 f"SELECT {_COLUMNS} FROM runs WHERE (:verb IS NULL OR verb = :verb) AND (:name IS NULL OR name = :name)"
                 " ORDER BY started DESC, rowid DESC",
@@ -210,10 +209,19 @@ class RunStore:
         records = [record for record in map(_record, rows) if status is None or record.status == status]
         return records[:limit]
 
+    def counts(self, since: str) -> dict[tuple[str, str], int]:
+        """How many runs of each (verb, name) began since a moment (ISO 8601)."""
+        with self._database.transaction() as database:
+            rows = database.execute(
+                "SELECT verb, name, count(*) AS n FROM runs WHERE datetime(started) >= datetime(?) GROUP BY verb, name",
+                (since,),
+            ).fetchall()
+        return {(row["verb"], row["name"]): row["n"] for row in rows}
+
     def get(self, id_or_folder: str | Path) -> RunRecord:
         """The run with that id, beginning of an id, or folder. Raises RunError for none or several."""
         word = str(id_or_folder)
-        with self._database() as database:
+        with self._database.transaction() as database:
             row = (
                 database.execute(
                     f"SELECT {_COLUMNS} FROM runs WHERE id = ? OR folder = ?", (word, str(Path(word).resolve()))
@@ -243,7 +251,7 @@ class RunStore:
             raise RunError(f"run {record.id} is still going on (process {record.pid}); stop it first")
         if files and (record.folder / "run.json").is_file():  # never remove a folder that is not a run's
             shutil.rmtree(record.folder)
-        with self._database(writes=True) as database:
+        with self._database.transaction(writes=True) as database:
             database.execute("DELETE FROM runs WHERE id = ?", (record.id,))
 
     def add_existing(self, folder: str | Path) -> RunRecord:
@@ -274,7 +282,7 @@ class RunStore:
             folder=target,
             status="running",
             seed=seed,
-            started=earlier.started if earlier else _now(),
+            started=earlier.started if earlier else now(),
             ended=None,
             wall_s=None,
             pid=os.getpid(),
@@ -290,7 +298,7 @@ class RunStore:
     def _end(self, record: RunRecord, status: Status, wall_s: float, error: str | None) -> RunRecord:
         from paperworks.core.devices import peak_memory_bytes
 
-        ended = RunRecord(**{**vars(record), "status": status, "ended": _now(), "wall_s": wall_s, "error": error})
+        ended = RunRecord(**{**vars(record), "status": status, "ended": now(), "wall_s": wall_s, "error": error})
         with contextlib.suppress(RunError):  # a full disk must not hide the error that ended the run
             info = files.read_json(record.folder / "run.json")
             memory = {"peak_memory_bytes": peak_memory_bytes()}
@@ -301,7 +309,7 @@ class RunStore:
         return ended
 
     def _earlier(self, target: Path) -> RunRecord | None:
-        with self._database() as database:
+        with self._database.transaction() as database:
             row = database.execute(f"SELECT {_COLUMNS} FROM runs WHERE folder = ?", (str(target),)).fetchone()
         if row:
             return _record(row)
@@ -314,38 +322,23 @@ class RunStore:
                 f"{target}: not a run's folder, so --overwrite leaves it alone; empty it or use another --out"
             )
         shutil.rmtree(target)
-        with self._database(writes=True) as database:
+        with self._database.transaction(writes=True) as database:
             database.execute("DELETE FROM runs WHERE folder = ?", (str(target),))
 
     def _save(self, record: RunRecord) -> None:
         values = {**vars(record), "folder": str(record.folder)}
         places = ", ".join(f":{name}" for name in _COLUMNS.split(", "))
-        with self._database(writes=True) as database:
+        with self._database.transaction(writes=True) as database:
             database.execute("DELETE FROM runs WHERE folder = ? AND id != ?", (str(record.folder), record.id))
             database.execute(f"INSERT OR REPLACE INTO runs ({_COLUMNS}) VALUES ({places})", values)
 
-    @contextlib.contextmanager
-    def _database(self, *, writes: bool = False) -> Iterator[sqlite3.Connection]:
-        """A connection for one transaction: opened and closed each time, so that forks and threads share none."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-            try:
-                connection.row_factory = sqlite3.Row
-                _prepare(connection)
-                connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-                try:
-                    yield connection
-                except BaseException:
-                    connection.rollback()
-                    raise
-                connection.execute("COMMIT")
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            raise RunError(
-                f"{self.path}: the index of runs cannot be used ({error}); move it away to begin a new one"
-            ) from error
+
+def check_folder(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Raises RunError for a folder that a run would not be written into: a file, or one with something in it."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: is a file; give --out a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (resume or overwrite):
+        raise RunError(f"{folder}: the folder has something in it; use --resume, --overwrite or another --out")
 
 
 def default_folder(verb: str, name: str) -> Path:
@@ -371,20 +364,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    # Two processes that begin at once both want to switch to the write-ahead log; its own timeout does not cover that.
-    for attempt in range(60):
-        try:
-            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(_TABLE)
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or attempt == 59:
-                raise
-            time.sleep(0.05)
-
-
 def _record(row: sqlite3.Row) -> RunRecord:
     record = RunRecord(**{**dict(row), "folder": Path(row["folder"])})
     if record.status != "running" or record.host != socket.gethostname() or record.pid is None:
@@ -398,5 +377,6 @@ def _one_line(error: BaseException) -> str:
     return text if isinstance(error, PaperworksError) else f"{type(error).__name__}: {text}"
 
 
-def _now() -> str:
+def now() -> str:
+    """This moment as the run store writes it: ISO 8601 with the zone, to milliseconds."""
     return datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")

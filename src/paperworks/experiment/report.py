@@ -19,6 +19,13 @@ from paperworks.core.progress import duration, table
 from paperworks.core.report import Finding, Page
 from paperworks.core.surroundings import git_revision, hardware, versions
 from paperworks.experiment.definition import Metric, Part, Published
+from paperworks.experiment.figures import (
+    ARMS_CAPTION,
+    arms_figure,
+    difference_name,
+    differences_caption,
+    differences_figure,
+)
 from paperworks.experiment.results import Results
 from paperworks.experiment.verdict import FEW_SEEDS, ClaimVerdict, judge
 
@@ -134,7 +141,7 @@ class _ReportWriter:
             for metric in shown:
                 if setting in self._settings_drawn(part, metric):
                     svg = self._interval_figure(part, setting, metric)
-                    self._add_figure(page, f"{part.name}-{setting}-{metric.name}", svg, _INTERVAL_CAPTION)
+                    self._add_figure(page, f"{part.name}-{setting}-{metric.name}", svg, ARMS_CAPTION)
         for metric in shown:
             self._add_differences(page, part, metric)
         self._add_own_figures(page, part)
@@ -153,29 +160,18 @@ class _ReportWriter:
             if values:
                 interval = self._results.interval(part.name, arm.name, metric.name, setting)
                 rows.append(IntervalRow(arm.label, interval, values))
-        return plots.intervals(
-            rows, _axis_title(metric), title=setting, format_spec=metric.format, colours_by_name=self._colours
-        )
+        return arms_figure(metric, setting, rows, self._colours)
 
     def _add_differences(self, page: Page, part: Part, metric: Metric) -> None:
         rows, palette = [], {}
         for each in self._judged:
             if (each.claim.part, each.metric.name) == (part.name, metric.name) and each.was_tested:
-                name = ", ".join(filter(None, [f"{each.better_label} − {each.than_label}", each.claim.where]))
+                name = difference_name(each.better_label, each.than_label, each.claim.where)
                 rows.append(IntervalRow(name, each.difference, list(each.differences.values())))
                 palette[name] = self._colours[each.better_label]
         if rows:
-            unit = f" ({metric.unit})" if metric.unit else ""
-            svg = plots.intervals(
-                rows,
-                f"difference in {metric.label}{unit}",
-                title="Paired differences",
-                zero_line=True,
-                format_spec=metric.format,
-                colours_by_name=palette,
-            )
-            better = "right" if metric.higher_is_better else "left"
-            self._add_figure(page, f"{part.name}-differences-{metric.name}", svg, _DIFFERENCE_CAPTION.format(better))
+            svg = differences_figure(metric, rows, palette)
+            self._add_figure(page, f"{part.name}-differences-{metric.name}", svg, differences_caption(metric))
 
     def _add_own_figures(self, page: Page, part: Part) -> None:
         try:
@@ -238,10 +234,6 @@ _CLAIMS_TEXT = (
     "A claim *holds* when the 95% bootstrap interval of the difference, paired by seed, excludes 0 in the claimed "
     "direction; it is *reversed* when the interval excludes 0 in the other, and *not shown* otherwise."
 ).replace("*", "")
-_INTERVAL_CAPTION = "Each small dot is a seed; the large dot is their mean, the bar its 95% bootstrap interval."
-_DIFFERENCE_CAPTION = (
-    "Each small dot is a seed: the difference of both arms from the same start. In favour of the claim: {}."
-)
 _PUBLISHED_COLUMNS = ["arm", "metric", "paper", "paper's setting", "source", "ours", "our setting"]
 
 
@@ -296,11 +288,6 @@ def _interval_text(metric: Metric, interval: Any) -> str:
 def _metric_title(metric: Metric) -> str:
     unit = f" ({metric.unit})" if metric.unit else ""
     return f"{metric.label}{unit} {'↑' if metric.higher_is_better else '↓'}"
-
-
-def _axis_title(metric: Metric) -> str:
-    unit = f" ({metric.unit})" if metric.unit else ""
-    return f"{metric.label}{unit}, {'higher' if metric.higher_is_better else 'lower'} is better"
 
 
 def _setting_title(part: Part, setting: str) -> str:

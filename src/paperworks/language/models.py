@@ -91,6 +91,12 @@ def resolve(name: str) -> str:
     return name
 
 
+def check_name(name: str) -> None:
+    """Raises ModelError for a name that is certainly no model; loads, fetches and makes nothing."""
+    if name not in ("tiny", SMOLLM2):
+        resolve(name)
+
+
 def _load_adapter(location: str, name: str, dtype: torch.dtype) -> tuple[Any, PreTrainedTokenizerBase]:
     from peft import PeftModel
 

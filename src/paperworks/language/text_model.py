@@ -89,7 +89,7 @@ class TextModel:
 
         model, tokenizer = cls._read(str(name), getattr(torch, precision), seed)
         if chat_template is not None:
-            tokenizer.chat_template = chat_template if "{" in chat_template else _template_in(Path(chat_template))
+            tokenizer.chat_template = template_of(chat_template)
         if gradient_checkpointing:
             cast(Any, model).activation_checkpointing_enable({"use_reentrant": False})
             if lora is not None:
@@ -273,7 +273,11 @@ def _response_text(response: Text | Graded) -> str:
     return "\n".join(str(message["content"]) for message in response)
 
 
-def _template_in(path: Path) -> str:
+def template_of(chat_template: str) -> str:
+    """A Jinja template, given itself or as the path of one. Raises OptionError."""
+    if "{" in chat_template:
+        return chat_template
+    path = Path(chat_template)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

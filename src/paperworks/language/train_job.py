@@ -70,7 +70,9 @@ class ValidationOptions:
     """Choosing the weights to keep by the reward of the policy's own answers, in place of the held-out loss."""
 
     reward: str | None = option(None, "keep the weights whose greedy answers this reward likes most")
-    prompts: str | None = option(None, "a file of prompts to answer (default: those of the held-out rows)")
+    prompts: str | None = option(
+        None, "a file of prompts to answer (default: those of the held-out rows)", metavar="FILE"
+    )
     max_new_tokens: int = option(128, "most tokens of an answer", low=1)
     limit: int = option(128, "most prompts answered: the first ones", low=1)
 

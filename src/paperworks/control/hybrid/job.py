@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paperworks.control.datasets import read_transitions
-from paperworks.control.environments import spaces_of
+from paperworks.control.environments import Spaces, spaces_of
 from paperworks.control.hybrid.acting import horizon_of
 from paperworks.control.hybrid.hnpg import HNPGOptions, TRPOOptions
 from paperworks.control.hybrid.report import write_report
@@ -17,6 +17,7 @@ from paperworks.control.hybrid.training import HybridOptions, train_hybrid
 from paperworks.control.job import described, facts
 from paperworks.control.run_progress import Told, check_is_run, check_same, check_width, save_policies
 from paperworks.control.training import ControlResult
+from paperworks.control.transitions import Transitions
 from paperworks.core.devices import pick_device
 from paperworks.core.errors import OptionError, did_you_mean
 from paperworks.core.options import build, load_yaml, to_mapping
@@ -86,15 +87,8 @@ def hybrid_job(
     With several seeds there is a folder policy-SEED for each. Raises PaperworksError; KeyboardInterrupt after saving.
     """
     shown = progress if progress is not None else Progress(quiet=True)
-    if resume and out is not None:
-        folder = Path(out)
-        check_is_run(folder)
-        check_same(hybrid_job_from_config(load_yaml(folder / "run.yaml")).config(), job.config(), folder)
-    spaces = spaces_of(job.env)
-    horizon = horizon_of(job.env, job.training.horizon)
-    log = None if job.data is None else read_transitions(job.data, limit=job.limit)
+    spaces, horizon, log = check_job(job, out, resume=resume)
     if log is not None:
-        check_width(log, spaces)
         shown.say(described(log))
     store = RunStore()
     started = store.start("train", job.hybrid, out, job.config(), job.training.seed, resume, overwrite=overwrite)
@@ -110,3 +104,22 @@ def hybrid_job(
         run.finish({**results, "data": None if log is None else facts(log)})
     write_report(run.folder)
     return result, run.folder
+
+
+def check_job(
+    job: HybridJob, out: str | Path | None = None, *, resume: bool = False
+) -> tuple[Spaces, int, Transitions | None]:
+    """The environment's spaces, an episode's most steps and the log, after all that is checked before acting.
+
+    Raises RunError where the folder's run is another, OptionError, DataError.
+    """
+    if resume and out is not None:
+        folder = Path(out)
+        check_is_run(folder)
+        check_same(hybrid_job_from_config(load_yaml(folder / "run.yaml")).config(), job.config(), folder)
+    spaces = spaces_of(job.env)
+    horizon = horizon_of(job.env, job.training.horizon)
+    log = None if job.data is None else read_transitions(job.data, limit=job.limit)
+    if log is not None:
+        check_width(log, spaces)
+    return spaces, horizon, log

@@ -110,10 +110,8 @@ def front_job(
     A run that was killed goes on from its last leg to the same front. Raises PaperworksError; KeyboardInterrupt after saving.
     """
     shown = progress if progress is not None else Progress(quiet=True)
-    if resume and out is not None:
-        _same_job(job, Path(out))
-    environments, evaluation = (GymnasiumEnvironments(job.env, job.front.objectives) for _ in range(2))
-    search = SEARCHES[job.search](job.options, environments.spaces, job.front.reference_point, job.front.seed)
+    environments, search = prepared(job, out, resume=resume)
+    evaluation = GymnasiumEnvironments(job.env, job.front.objectives)
     trainer = Trainer([search], environments, evaluation)
     store = RunStore()
     with store.start("train", job.search, out, job.config(), job.front.seed, resume, overwrite=overwrite) as run:
@@ -141,6 +139,20 @@ def front_job(
     evaluation.close()
     write_report(run.folder)
     return front, run.folder
+
+
+def prepared(
+    job: FrontJob, out: str | Path | None = None, *, resume: bool = False
+) -> tuple[GymnasiumEnvironments, FrontSearch]:
+    """The environments, which the caller closes, and the search at its beginning.
+
+    Raises RunError where the folder's run is another, OptionError for an environment that does not fit.
+    """
+    if resume and out is not None:
+        _same_job(job, Path(out))
+    environments = GymnasiumEnvironments(job.env, job.front.objectives)
+    search = SEARCHES[job.search](job.options, environments.spaces, job.front.reference_point, job.front.seed)
+    return environments, search
 
 
 def _train(job: FrontJob, trainer: Trainer, search: FrontSearch, run: Run, shown: Progress) -> None:

@@ -90,11 +90,7 @@ def acting_job(
     """
     shown = progress if progress is not None else Progress(quiet=True)
     training, kind = job.training, acting_learner(job.acting)
-    if resume and out is not None:
-        check_is_run(Path(out))
-        check_same(acting_job_from_config(load_yaml(Path(out) / "run.yaml")).config(), job.config(), Path(out))
-    spaces = spaces_of(job.env)
-    check_actions(kind, spaces)
+    spaces = check_job(job, out, resume=resume)
     device, shapes = pick_device(job.device), Shapes(spaces.state, spaces.bounds.width)
     seeds = range(training.seed, training.seed + training.seeds)
     replay = Replay(shapes, len(seeds), training.steps, device, discrete=kind.is_discrete)
@@ -120,6 +116,19 @@ def acting_job(
         run.finish({"algorithm": job.acting, "evaluations": evaluations, "final": final, "data": None})
     write_report(run.folder)
     return ControlResult(policies, evaluations, final), run.folder
+
+
+def check_job(job: ActingJob, out: str | Path | None = None, *, resume: bool = False) -> Spaces:
+    """The environment's spaces, after all that is checked before acting.
+
+    Raises RunError where the folder's run is another, OptionError for an environment that does not fit.
+    """
+    if resume and out is not None:
+        check_is_run(Path(out))
+        check_same(acting_job_from_config(load_yaml(Path(out) / "run.yaml")).config(), job.config(), Path(out))
+    spaces = spaces_of(job.env)
+    check_actions(acting_learner(job.acting), spaces)
+    return spaces
 
 
 def check_actions(kind: type[Learner], spaces: Spaces) -> None:

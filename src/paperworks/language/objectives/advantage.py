@@ -51,7 +51,9 @@ class AdvantageObjective(PrioritySampled):
     reward: tuple[str, ...] = option(
         (), "what scores the reference's answers: a name, FILE.py:function, a reward model"
     )
-    value_data: str | None = option(None, "file of the reference's answers with their rewards, in place of `reward`")
+    value_data: str | None = option(
+        None, "file of the reference's answers with their rewards, in place of `reward`", metavar="FILE"
+    )
     value_prompts: str = option(
         "0.1", "share (or number) of training rows whose prompts are held out for the value, or a file"
     )

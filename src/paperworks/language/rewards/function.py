@@ -89,6 +89,14 @@ def load_reward(
     return CheckedReward(name, _UserFunction(name, path, found))
 
 
+def check_name(name: str) -> None:
+    """Raises what `load_reward` would of the name alone (runs a user's file); loads no model, needs no rows."""
+    file, colon, _ = name.rpartition(":")
+    is_model = not (colon and file.endswith(".py")) and name not in BUILT_IN and _names_a_model(name)
+    if not is_model and not is_spec(name):
+        load_reward(name, rows=())
+
+
 def _takes_rows(function: Callable[..., Any]) -> bool:
     """Whether a function's third parameter is `rows`."""
     try:

@@ -44,6 +44,7 @@ class RewardOptions:
         None,
         "rows with prompt and response on which each member is standardised before they are combined; raw: not at all "
         "(an ensemble trained here brings its scales)",
+        metavar="FILE",
     )
     reward_low: float | None = option(None, "rewards below it count as it")
     reward_high: float | None = option(None, "rewards above it count as it")
@@ -53,6 +54,7 @@ class RewardOptions:
         None,
         "reference responses by prompt (as `generate --n 64 --out FILE` writes them) or their scores: the reward becomes its "
         "quantile among them (InfAlign)",
+        metavar="FILE",
     )
     transform: TransformName = option("auto", "of the calibrated reward: identity, log or exp; auto: by --inference")
     transform_t: float | None = option(None, "strength of --transform exp; default 10 for bon, -10 for won")

@@ -28,15 +28,19 @@ if TYPE_CHECKING:
 class UnlearningSetup:
     """Files and floors of an unlearning run; paths are read like the rows to forget (same format and mapping)."""
 
-    retain: str | None = option(None, "rows to keep: one is drawn beside each row to forget")
+    retain: str | None = option(None, "rows to keep: one is drawn beside each row to forget", metavar="FILE")
     idk: str | None = option(
-        None, "answers to give in place of what is forgotten, one a line (default: a built-in list)"
+        None, "answers to give in place of what is forgotten, one a line (default: a built-in list)", metavar="FILE"
     )
-    eval_forget: str | None = option(None, "questions to have forgotten, with perturbed answers: measured every epoch")
-    eval_retain: str | None = option(None, "questions to keep, with perturbed answers")
-    eval_authors: str | None = option(None, "questions about real authors, with perturbed answers")
-    eval_facts: str | None = option(None, "questions about the world, with perturbed answers")
-    retain_log: str | None = option(None, "log of a model trained without the rows to forget, for forget quality")
+    eval_forget: str | None = option(
+        None, "questions to have forgotten, with perturbed answers: measured every epoch", metavar="FILE"
+    )
+    eval_retain: str | None = option(None, "questions to keep, with perturbed answers", metavar="FILE")
+    eval_authors: str | None = option(None, "questions about real authors, with perturbed answers", metavar="FILE")
+    eval_facts: str | None = option(None, "questions about the world, with perturbed answers", metavar="FILE")
+    retain_log: str | None = option(
+        None, "log of a model trained without the rows to forget, for forget quality", metavar="FILE"
+    )
     keep_floor: float = option(0.9, "keep weights whose utility is at least this share of the start's", low=0, high=1)
     utility_floor: float = option(
         0.0, "stop when utility falls below this share of the start's; 0: never", low=0, high=1
