@@ -110,9 +110,7 @@ def test_values_that_json_lacks_and_broken_text_are_written_all_the_same(
     assert (found["bars"][0]["done"], found["bars"][0]["total"]) == (None, None)
 
 
-def test_a_place_that_cannot_be_written_does_not_end_the_work(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_place_that_cannot_be_written_does_not_end_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(progress, "_MIRROR", ProgressMirror(tmp_path / "missing" / "progress.json"))
     with Progress(stream=io.StringIO()) as shown:
         assert list(shown.track([1, 2], "pairs")) == [1, 2]

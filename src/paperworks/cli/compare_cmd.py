@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from paperworks.cli.dry_run import add_dry_run, show_dry_run
 from paperworks.cli.train_cmd import (
     add_data_arguments,
     add_model_arguments,
@@ -73,6 +74,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     run.add_argument("--out", metavar="DIR", help="folder of the run (default ./runs/compare-OBJECTIVES-DIGEST)")
     run.add_argument("--workers", type=int, metavar="N", help="trainings at once (default: up to 4; 1 on a GPU)")
     run.add_argument("--config", metavar="FILE", help="a run.yaml to start from; options given here override it")
+    add_dry_run(run)
     run.add_argument("--quiet", action="store_true", help="no progress")
     run.add_argument("--json", action="store_true", help="a JSON object for programs")
     add_dataclass_arguments(parser, TrainOptions, group="training, the same for all", skip=FIXED_TRAINING)
@@ -113,10 +115,13 @@ def run(args: argparse.Namespace) -> int:
 
         return compare_control.run(args)
     from paperworks.core.progress import Progress
-    from paperworks.language.comparison.comparison import compare_job
+    from paperworks.language.comparison.comparison import check_job, compare_job
     from paperworks.language.comparison.job import job_from_config
 
     job = job_from_config({"objectives": [], **job_values(args)})
+    if args.dry_run:
+        check_job(job, args.out, workers=args.workers)
+        return show_dry_run(job.config(), args)
     try:
         with Progress(quiet=args.quiet) as progress:
             found = compare_job(job, args.out, workers=args.workers, progress=progress)

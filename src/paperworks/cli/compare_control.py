@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from paperworks.cli.dry_run import add_dry_run, show_dry_run
 from paperworks.cli.train_control import ALGORITHMS, DISCRETE_ALGORITHMS, SAFE_ALGORITHMS
 from paperworks.core.options import Parser, add_dataclass_arguments, given_options, load_yaml
 
@@ -61,6 +62,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     run = parser.add_argument_group("run")
     run.add_argument("--out", metavar="DIR", help="folder of the run (default ./runs/compare-control-DIGEST)")
     run.add_argument("--config", metavar="FILE", help="a run.yaml to start from; options given here override it")
+    add_dry_run(run)
     run.add_argument("--quiet", action="store_true", help="no progress")
     run.add_argument("--json", action="store_true", help="a JSON object for programs")
     add_dataclass_arguments(
@@ -101,12 +103,15 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     from paperworks.cli.train_cmd import relative
-    from paperworks.control.comparison import compare_job
+    from paperworks.control.comparison import check_job, compare_job
     from paperworks.control.comparison_job import job_from_config
     from paperworks.control.comparison_report import results, terminal_table
     from paperworks.core.progress import Progress
 
     job = job_from_config(job_values(args))
+    if args.dry_run:
+        check_job(job, args.out)
+        return show_dry_run(job.config(), args)
     try:
         with Progress(quiet=args.quiet) as progress:
             found = compare_job(job, args.out, progress=progress)

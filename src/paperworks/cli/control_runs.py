@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paperworks.cli.dry_run import check_out, show_dry_run
 from paperworks.core.errors import OptionError
 from paperworks.core.options import given_options
 
@@ -52,16 +53,23 @@ def folder_of(args: argparse.Namespace) -> str | None:
 
 def train_policies(
     args: argparse.Namespace,
+    job: Any,
     work: Callable[[str | None, Progress], tuple[Any, Path]],
-    seed: int,
-    environment: str | None,
+    check: Callable[[str | None], object],
 ) -> int:
-    """Do the work and say where its policies and report are, or give the numbers as JSON."""
+    """Do the job's work and say where its policies and report are, or give the numbers as JSON; a dry run only checks.
+
+    `work` and `check` are given the folder of the run.
+    """
     from paperworks.cli.train_cmd import relative
     from paperworks.core.files import json_value
     from paperworks.core.progress import Progress
 
     out = folder_of(args)
+    if args.dry_run:
+        check_out(args, out)
+        check(out)
+        return show_dry_run(job.config(), args)
     with Progress(quiet=args.quiet) as progress:
         result, folder = work(out, progress)
     if args.json:
@@ -69,7 +77,7 @@ def train_policies(
         print(json.dumps(json_value(found), indent=2))
         return 0
     shown = relative(folder)
-    policy = "policy" if len(result.policies) == 1 else f"policy-{seed} …"
+    policy = "policy" if len(result.policies) == 1 else f"policy-{job.training.seed} …"
     print(f"\npolicy  {shown}/{policy}\nreport  {shown}/report.html")
-    print(f"next    paperworks evaluate policy --model {shown}/{policy.split()[0]} --env {environment or 'ID'}")
+    print(f"next    paperworks evaluate policy --model {shown}/{policy.split()[0]} --env {job.env or 'ID'}")
     return 0

@@ -109,7 +109,8 @@ def _subscribers(args: argparse.Namespace) -> int:
 
 def _moment(text: str) -> datetime.datetime:
     try:
-        return datetime.datetime.fromisoformat(text).astimezone()
+        # What happened at that very moment has happened since it.
+        return datetime.datetime.fromisoformat(text).astimezone() - datetime.timedelta(microseconds=1)
     except (ValueError, OverflowError):
         raise OptionError(
             f"--since: expected a date as 2026-02-03, or a time as 2026-02-03T14:00, got {text!r}"

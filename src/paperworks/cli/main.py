@@ -50,6 +50,7 @@ VERBS: Mapping[str, Verb] = {
     "audit": Verb("paperworks.cli.audit_cmd", "what a log of transitions is good for"),
     "runs": Verb("paperworks.cli.runs_cmd", "what was run here"),
     "report": Verb("paperworks.cli.report_cmd", "the report of a run"),
+    "serve": Verb("paperworks.cli.serve_cmd", "the page: search, read, run, compare and follow in a browser"),
     "digest": Verb("paperworks.cli.digest_cmd", "what is new, by e-mail to who subscribed"),
 }
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from paperworks.cli.dry_run import add_dry_run, show_dry_run
 from paperworks.core.errors import OptionError, RunError, did_you_mean
 from paperworks.core.options import add_dataclass_arguments, from_namespace, load_yaml, option, to_mapping
 
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--workers", type=int, metavar="N", help="processes at once (default: one a core)")
     group.add_argument("--fresh", action="store_true", help="compute every cell anew instead of keeping finished ones")
     group.add_argument("--record", action="store_true", help="write the evidence to results/SLUG.json")
+    add_dry_run(group)
     group.add_argument("--quiet", action="store_true", help="no progress")
     group.add_argument("--json", action="store_true", help="the results as a JSON object for programs")
 
@@ -68,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         _check_recordable(experiment, options)
     folder = Path(args.out) if args.out else Path("runs") / f"{experiment.slug}-{options.budget}"
     _check_folder(folder, experiment.slug, options.budget)
+    if args.dry_run:
+        return show_dry_run(_config(experiment, options), args)
     try:
         return _run(experiment, options, folder, args)
     except KeyboardInterrupt as stop:
@@ -129,8 +133,7 @@ def _run(experiment: Experiment, options: RunOptions, folder: Path, args: argpar
     from paperworks.experiment import run_experiment
     from paperworks.experiment.report import record, write_report
 
-    config = {"slug": experiment.slug, **to_mapping(options)}
-    with RunStore().start("run", experiment.slug, folder, config, resume=True) as run:
+    with RunStore().start("run", experiment.slug, folder, _config(experiment, options), resume=True) as run:
         (folder / "results.json").unlink(missing_ok=True)  # an earlier command's, until this one has its own
         if args.fresh:  # what the arms share is part of "everything"
             shutil.rmtree(folder / "work", ignore_errors=True)
@@ -164,6 +167,11 @@ def _run(experiment: Experiment, options: RunOptions, folder: Path, args: argpar
     if failure:
         raise RunError(failure)
     return 0
+
+
+def _config(experiment: Experiment, options: RunOptions) -> dict[str, Any]:
+    """The run as its run.yaml has it."""
+    return {"slug": experiment.slug, **to_mapping(options)}
 
 
 def _check_names(experiment: Experiment, options: RunOptions) -> None:

@@ -45,7 +45,13 @@ def _parser(name: str) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from paperworks.control.online.job import ActingOptions, acting_job, acting_job_from_config, acting_learner
+    from paperworks.control.online.job import (
+        ActingOptions,
+        acting_job,
+        acting_job_from_config,
+        acting_learner,
+        check_job,
+    )
 
     groups = {"options": acting_learner(args.acting).options_class, "training": ActingOptions}
     job = acting_job_from_config(job_values(args, "acting", groups, ("env", "device")))
@@ -53,4 +59,4 @@ def run(args: argparse.Namespace) -> int:
     def work(out: str | None, progress: Progress) -> tuple[Any, Any]:
         return acting_job(job, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
 
-    return train_policies(args, work, job.training.seed, job.env)
+    return train_policies(args, job, work, lambda out: check_job(job, out, resume=args.resume))

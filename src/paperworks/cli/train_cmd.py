@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from paperworks.cli.dry_run import add_dry_run, check_out, show_dry_run
 from paperworks.core.errors import OptionError, did_you_mean
 from paperworks.core.options import Parser, add_dataclass_arguments, given_options, load_yaml
 
@@ -56,8 +57,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             f"Fronts of policies for several rewards: {', '.join(train_fronts.SEARCHES)}. Policies that act while they "
             f"learn: {', '.join((*train_acting.ALGORITHMS, *train_hybrid.METHODS))}"
         )
-        if any(word in ("-h", "--help") for word in argv):
-            parser.parse_args(["-h"])
+        asked = [word for word in argv if word in ("-h", "--help", "--describe")]
+        if asked:
+            parser.parse_args(asked[:1])
         raise OptionError(
             f"train: name an objective: paperworks train OBJECTIVE (known: {', '.join(objective_names())})"
         )
@@ -103,6 +105,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> Any:
         "--resume", action="store_true", help="go on with the run in --out, with the options it was given"
     )
     mode.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    add_dry_run(run)
     run.add_argument("--quiet", action="store_true", help="no progress")
     run.add_argument("--json", action="store_true", help="print the result as JSON")
     return run
@@ -248,12 +251,16 @@ def run(args: argparse.Namespace) -> int:
         code: int = family.run(args)
         return code
     from paperworks.core.progress import Progress
-    from paperworks.language.train_job import job_from_config, train_job
+    from paperworks.language.train_job import check_job, job_from_config, train_job
 
     job = job_from_config(job_values(args))
     out = args.out or (str(Path(args.config).parent) if args.resume and args.config else None)
     if args.resume and out is None:
         raise OptionError("--resume needs the folder of the run: --out DIR")
+    if args.dry_run:
+        check_out(args, out)
+        check_job(job, out, resume=args.resume)
+        return show_dry_run(job.config(), args)
     with Progress(quiet=args.quiet) as progress:
         result, folder = train_job(job, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
     if _is_other_rank():

@@ -73,7 +73,8 @@ def _parser(learner: Any) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from paperworks.control.job import control_job, control_job_from_config
+    from paperworks.control.environments import spaces_of
+    from paperworks.control.job import check_job, control_job, control_job_from_config, read_log
     from paperworks.control.offline import offline_learner
     from paperworks.control.training import ControlOptions
 
@@ -89,7 +90,14 @@ def run(args: argparse.Namespace) -> int:
         whole = job if args.collect is None else _on_collected(job, args, progress)
         return control_job(whole, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
 
-    return train_policies(args, work, job.training.seed, job.env)
+    def check(out: str | None) -> None:
+        check_job(job, out, resume=args.resume)
+        if args.collect is None:
+            read_log(job)
+        else:  # the log is not there yet, and collecting one is work
+            spaces_of(args.collect)
+
+    return train_policies(args, job, work, check)
 
 
 def _on_collected(job: ControlJob, args: argparse.Namespace, progress: Progress) -> ControlJob:

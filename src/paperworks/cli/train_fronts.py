@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paperworks.cli.control_runs import folder_of, job_values, named, with_name
+from paperworks.cli.dry_run import check_out, show_dry_run
 from paperworks.core.options import Parser, add_dataclass_arguments
 
 SEARCHES = ("c-morl", "weighted-sum")
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         front_job,
         front_job_from_config,
         front_search,
+        prepared,
     )
     from paperworks.control.multi_objective.pareto import even_preference
     from paperworks.core.files import json_value
@@ -68,6 +70,11 @@ def run(args: argparse.Namespace) -> int:
 
     groups = {"options": front_search(args.search).options_class, "front": FrontOptions}
     job, out = front_job_from_config(job_values(args, "search", groups, ("env",))), folder_of(args)
+    if args.dry_run:
+        check_out(args, out)
+        environments, _ = prepared(job, out, resume=args.resume)
+        environments.close()
+        return show_dry_run(job.config(), args)
     with Progress(quiet=args.quiet) as progress:
         front, folder = front_job(job, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
     if args.json:

@@ -50,7 +50,7 @@ def _parser(method: str) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from paperworks.control.hybrid.job import hybrid_job, hybrid_job_from_config, options_of
+    from paperworks.control.hybrid.job import check_job, hybrid_job, hybrid_job_from_config, options_of
     from paperworks.control.hybrid.training import HybridOptions
 
     groups = {"options": options_of(args.hybrid), "training": HybridOptions}
@@ -59,4 +59,4 @@ def run(args: argparse.Namespace) -> int:
     def work(out: str | None, progress: Progress) -> tuple[Any, Any]:
         return hybrid_job(job, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
 
-    return train_policies(args, work, job.training.seed, job.env)
+    return train_policies(args, job, work, lambda out: check_job(job, out, resume=args.resume))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from paperworks.cli.dry_run import check_out, show_dry_run
 from paperworks.core.errors import OptionError
 from paperworks.core.options import Parser, add_dataclass_arguments, given_options
 
@@ -134,12 +135,16 @@ def job_values(args: argparse.Namespace) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     from paperworks.cli.train_cmd import relative, show_result
     from paperworks.core.progress import Progress
-    from paperworks.language.online.job import online_job, online_job_from_config
+    from paperworks.language.online.job import check_job, online_job, online_job_from_config
 
     job = online_job_from_config(job_values(args))
     out = args.out or (str(Path(args.config).parent) if args.resume and args.config else None)
     if args.resume and out is None:
         raise OptionError("--resume needs the folder of the run: --out DIR")
+    if args.dry_run:
+        check_out(args, out)
+        check_job(job, out, resume=args.resume)
+        return show_dry_run(job.config(), args)
     with Progress(quiet=args.quiet) as progress:
         result, folder = online_job(job, out, resume=args.resume, overwrite=args.overwrite, progress=progress)
     shown = relative(folder)

@@ -9,7 +9,10 @@ from __future__ import annotations
 import signal
 import sys
 
-from paperworks.core.jobs import JobQueue
+from paperworks.core.errors import RunError
+from paperworks.core.jobs import Job, JobQueue
+
+INTERRUPTED = 130
 
 
 def main(job_id: str) -> int:
@@ -19,10 +22,16 @@ def main(job_id: str) -> int:
     # A server in a shell's background ignores Ctrl-C, and so would what it starts: a cancelled job must hear it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     queue = JobQueue()
-    job = queue.began(job_id)
+    try:
+        job = queue.began(job_id)
+    except RunError:
+        if queue.get(job_id).is_cancelled:  # before it could begin
+            queue.end(job_id, INTERRUPTED)
+            return INTERRUPTED
+        raise
     code = 1
     try:
-        code = command_line(job.arguments)
+        code = command_line(arguments(job))
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     finally:
@@ -30,6 +39,13 @@ def main(job_id: str) -> int:
         sys.stderr.flush()
         queue.end(job_id, code, None if code == 0 else last_error(job_id, queue))
     return code
+
+
+def arguments(job: Job) -> list[str]:
+    """The job's command line; where its run has begun already, the one that goes on with it."""
+    has_begun = (job.folder / "run.yaml").is_file()
+    # The same `run` or `compare` goes on by itself; `train` is told to.
+    return [*job.arguments, "--resume"] if job.verb == "train" and has_begun else list(job.arguments)
 
 
 def last_error(job_id: str, queue: JobQueue) -> str | None:

@@ -341,11 +341,11 @@ def check_folder(folder: Path, *, resume: bool = False, overwrite: bool = False)
         raise RunError(f"{folder}: the folder has something in it; use --resume, --overwrite or another --out")
 
 
-def default_folder(verb: str, name: str) -> Path:
-    """./runs/VERB-NAME-YYYYMMDD-HHMMSS, with a number behind it where that is taken."""
+def default_folder(verb: str, name: str, within: Path = Path("runs")) -> Path:
+    """WITHIN/VERB-NAME-YYYYMMDD-HHMMSS, with a number behind it where that is taken."""
     time_text = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     plain_name = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "run"
-    folder = first = Path("runs") / f"{verb}-{plain_name[:80]}-{time_text}"
+    folder = first = within / f"{verb}-{plain_name[:80]}-{time_text}"
     number = 2
     while folder.exists():
         folder, number = first.with_name(f"{first.name}-{number}"), number + 1

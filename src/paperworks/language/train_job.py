@@ -17,14 +17,16 @@ from paperworks.core.options import build, check_ranges, load_yaml, option, plai
 from paperworks.core.progress import Progress
 from paperworks.core.runs import Run, RunStore, read_metrics
 from paperworks.language.data import Dataset, read
-from paperworks.language.data.schemas import Forget, PromptRow
+from paperworks.language.data.schemas import Forget, PromptRow, Text
+from paperworks.language.data.sources import names_a_file
 from paperworks.language.degrees.options import DegreeOptions
 from paperworks.language.model_card import write_card
+from paperworks.language.models import check_name
 from paperworks.language.objectives import load_objective_file, objective_class
 from paperworks.language.objectives.degrees import with_degrees
 from paperworks.language.objectives.objective import Objective
 from paperworks.language.policy import LoraOptions, Policy, Precision
-from paperworks.language.text_model import TextModel
+from paperworks.language.text_model import TextModel, template_of
 from paperworks.language.train_report import write_report
 from paperworks.language.training import Evaluator, TrainOptions, TrainResult, train
 from paperworks.language.unlearning.setup import UnlearningSetup
@@ -55,6 +57,13 @@ class DataSource:
             bad_rows=self.bad_rows,
             limit=self.limit,
         )
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be read again and again without a network: a file or folder, or what would be one."""
+        if self.path == "-":
+            return False
+        return names_a_file(self.path) or os.path.exists(self.path)  # which is false for what no path can be
 
     def prompt_rows(self) -> tuple[PromptRow, ...]:
         """The same records as prompts with all else they have, for rewards that compare an answer with a field of its row.
@@ -162,7 +171,7 @@ def train_job(
         raise OptionError("several processes need one folder to meet in: give --out DIR")
     if resume and out is not None:
         same_job(job.config(), Path(out))
-    objective = job.objective if job.degrees is None else with_degrees(job.objective, job.degrees)
+    objective = _objective(job)
     rows = _rows(job)
     for line in rows.report.lines():
         shown.say(line)
@@ -187,6 +196,38 @@ def train_job(
         raise
     write_report(run.folder)
     return result, run.folder
+
+
+def check_job(job: TrainJob, out: str | Path | None = None, *, resume: bool = False) -> None:
+    """All that can be known of the job before a model is loaded; rows of files are read, a network is not asked.
+
+    Raises PaperworksError, as the run would.
+    """
+    if resume and out is not None:
+        same_job(job.config(), Path(out))
+    _objective(job)
+    check_model(job.model, job.chat_template)
+    if job.data.is_here:
+        held_out = _held_out(job, _rows(job))[1]
+        if job.objective.schema is Forget:
+            _evaluator(job, held_out)
+        elif job.validation is not None and job.validation.reward is not None:
+            _validation_prompts(job, job.validation, held_out)
+    if job.validation is not None and job.validation.reward is not None:
+        from paperworks.language.rewards.function import check_name as check_reward
+
+        check_reward(job.validation.reward)
+
+
+def check_model(name: str, chat_template: str | None) -> None:
+    """Raises ModelError for a name that is no model, OptionError for a chat template that cannot be read. Loads nothing."""
+    check_name(name)
+    if chat_template is not None:
+        template_of(chat_template)
+
+
+def _objective(job: TrainJob) -> Objective:
+    return job.objective if job.degrees is None else with_degrees(job.objective, job.degrees)
 
 
 def _rows(job: TrainJob) -> Dataset[Any]:
@@ -224,6 +265,13 @@ def _evaluator(job: TrainJob, held_out: Dataset[Any] | None) -> Evaluator | None
         return None
     from paperworks.language.rewards import load_reward
     from paperworks.language.validation_reward import ValidationReward
+
+    prompts = _validation_prompts(job, options, held_out)
+    return ValidationReward(prompts, load_reward(options.reward, device=job.device), options.max_new_tokens)
+
+
+def _validation_prompts(job: TrainJob, options: ValidationOptions, held_out: Dataset[Any] | None) -> list[Text]:
+    """The prompts that are answered to choose the weights to keep. Raises OptionError where there are none, DataError."""
     from paperworks.language.values.reference_value import each_once
 
     if options.prompts is not None:
@@ -232,8 +280,7 @@ def _evaluator(job: TrainJob, held_out: Dataset[Any] | None) -> Evaluator | None
         asked = held_out
     if asked is None:
         raise OptionError("--validation-reward needs prompts: --validation-prompts FILE, or held-out rows")
-    prompts = each_once([row.prompt for row in asked])[: options.limit]
-    return ValidationReward(prompts, load_reward(options.reward, device=job.device), options.max_new_tokens)
+    return each_once([row.prompt for row in asked])[: options.limit]
 
 
 def never_began(folder: Path) -> bool:
@@ -303,7 +350,7 @@ def _train(
 
     def on_step(step: int, steps: int, values: Mapping[str, float]) -> None:
         if step == 0:
-            bar = bars.setdefault("reference", shown.bar("reference log-probabilities", 1.0))
+            bar = bars.get("reference") or bars.setdefault("reference", shown.bar("reference log-probabilities", 1.0))
             bar.update(values["reference"])
             if values["reference"] >= 1:
                 bar.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from paperworks.core.errors import OptionError, PaperworksError, RunError
 from paperworks.core.files import home
 from paperworks.web import rendering
 from paperworks.web.folders import Folders
+from paperworks.web.paper_view import record_path
 from paperworks.web.rooms import Rooms
 from paperworks.web.security import Guard, refuse_forged
 from paperworks.web.settings import WebSettings
@@ -24,7 +26,7 @@ from paperworks.web.settings import WebSettings
 
 def create_app(settings: WebSettings) -> FastAPI:
     """The server's application. Raises RunError where its folders cannot be made."""
-    from paperworks.web.routes import papers
+    from paperworks.web.routes import account, api, jobs, orders, papers
 
     uploads = home() / "uploads"
     for folder in (settings.runs, uploads):
@@ -38,8 +40,9 @@ def create_app(settings: WebSettings) -> FastAPI:
     )  # fmt: skip
     app.state.settings = settings
     app.state.rooms = Rooms(settings, Folders((settings.runs, *settings.folders), uploads))
-    for room in (papers,):
+    for room in (papers, orders, jobs, account, api):
         app.include_router(room.router)
+    app.include_router(api.jobs_router)
     app.mount("/static", StaticFiles(directory=rendering.STATIC))
     app.add_exception_handler(PaperworksError, _say_mistake)
     app.add_exception_handler(StarletteHTTPException, _say_refusal)
@@ -50,7 +53,29 @@ def create_app(settings: WebSettings) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    yield
+    """While the server is up: its hand in the queue, and what takes seconds to make is made before it is asked for."""
+    shared: Rooms = app.state.rooms
+    tasks = [asyncio.create_task(_prepare(shared))]
+    if shared.settings.works_queue:
+        tasks.append(asyncio.create_task(shared.workers.work()))
+    try:
+        yield
+    finally:
+        shared.streams.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _prepare(shared: Rooms) -> None:
+    # Whoever asks for one of these meanwhile waits for it, and is told what went wrong.
+    with contextlib.suppress(PaperworksError):
+        await shared.descriptions.prepare()
+    for card in shared.freshness.catalog().cards():
+        path = record_path(card.slug)
+        if card.usable and path.is_file():
+            with contextlib.suppress(PaperworksError):
+                await shared.drawings.of_record(path)
 
 
 def is_for_programs(request: Request) -> bool:

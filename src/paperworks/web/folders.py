@@ -27,6 +27,10 @@ class Folders:
     def roots(self) -> tuple[Path, ...]:
         return self._roots
 
+    @property
+    def uploads(self) -> Path:
+        return self._uploads
+
     def resolve(self, text: str) -> Path:
         """The real path that a text names, below one of the folders.
 

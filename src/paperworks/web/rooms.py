@@ -8,10 +8,13 @@ from fastapi import Request
 
 from paperworks.core.jobs import JobQueue
 from paperworks.core.runs import RunStore
+from paperworks.web.descriptions import Descriptions
 from paperworks.web.drawings import Drawings
 from paperworks.web.folders import Folders
 from paperworks.web.freshness import Freshness, PageCache
 from paperworks.web.settings import WebSettings
+from paperworks.web.streams import Streams
+from paperworks.web.workers import Workers
 
 
 @dataclass
@@ -22,9 +25,16 @@ class Rooms:
     folders: Folders
     freshness: Freshness = field(default_factory=Freshness)
     cache: PageCache = field(default_factory=PageCache)
+    descriptions: Descriptions = field(default_factory=Descriptions)
     drawings: Drawings = field(default_factory=Drawings)
     queue: JobQueue = field(default_factory=JobQueue)
     runs: RunStore = field(default_factory=RunStore)
+    workers: Workers = field(init=False)
+    streams: Streams = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.workers = Workers(self.queue, self.settings.runs, self.settings.jobs)
+        self.streams = Streams(self.queue)
 
 
 def rooms(request: Request) -> Rooms:

@@ -46,7 +46,9 @@ from paperworks.language.items import tokenise
 from paperworks.language.online.methods import METHODS, trainable_class
 from paperworks.language.online.requirements import check_options
 from paperworks.language.rewards import load_reward
+from paperworks.language.rewards.function import check_name
 from paperworks.language.sampling import check_room
+from paperworks.language.train_job import check_model
 
 MOST_WORKERS = 4  # models in memory at once, unless --workers says otherwise
 
@@ -91,7 +93,8 @@ def compare_job(
     plan = make_plan(job, points, rows)
     folder = Path(out) if out is not None else default_folder(job)
     _check_folder(folder, job)
-    _try_model(job, points, rows)
+    _try_points(job, points, rows)
+    _try_model(job, rows)
     name = "-".join(plan.objectives)
     with RunStore().start("compare", name, folder, job.config(), resume=True) as run:
         for old in ("results.json", "report.html"):
@@ -116,6 +119,24 @@ def compare_job(
         if results.failures:
             run.end("failed", _failure_line(results.failures))
     return Comparison(findings, plan, folder, run.id, results.failures)
+
+
+def check_job(job: CompareJob, out: str | Path | None = None, *, workers: int | None = None) -> None:
+    """All that can be known of the job before a model is loaded; rows of files are read, a network is not asked.
+
+    Raises PaperworksError, as the run would.
+    """
+    points = job.points()
+    _check_rewards(job)
+    for name in {*job.rewards, *job.train_rewards}:
+        check_name(name, allow_unsandboxed=job.rewarding.allow_unsandboxed)
+    check_model(job.model, job.chat_template)
+    _check_folder(Path(out) if out is not None else default_folder(job), job)
+    _workers(job, workers)
+    if job.data.is_here or job.data.path == "-":  # which is refused
+        rows = read_rows(job)
+        make_plan(job, points, rows)
+        _try_points(job, points, rows)
 
 
 def experiment_of(job: CompareJob, points: tuple[Point, ...], plan: Plan) -> Experiment:
@@ -216,16 +237,20 @@ def _notes(job: CompareJob, points: tuple[Point, ...], rows: SharedRows) -> list
 
 def _try_rewards(job: CompareJob, rows: SharedRows) -> None:
     """Every reward on two responses: one that raises or returns something else is known before hours of training."""
-    if len(set(job.rewards)) < len(job.rewards):
-        raise OptionError(f"a reward is given twice: {' '.join(job.rewards)}")
+    _check_rewards(job)
     row = rows.held_out[0]
     for name in {*job.rewards, *job.train_rewards}:
         reward = load_reward(name, rows=rows.records, allow_unsandboxed=job.rewarding.allow_unsandboxed)
         reward([row.prompt, row.prompt], [row.chosen, row.rejected])
 
 
-def _try_model(job: CompareJob, points: tuple[Point, ...], rows: SharedRows) -> None:
-    """Loads the model once and lays out all rows: a model, template, length or schema that does not fit shows here."""
+def _check_rewards(job: CompareJob) -> None:
+    if len(set(job.rewards)) < len(job.rewards):
+        raise OptionError(f"a reward is given twice: {' '.join(job.rewards)}")
+
+
+def _try_points(job: CompareJob, points: tuple[Point, ...], rows: SharedRows) -> None:
+    """Makes every configuration's objective and rows: options or a schema that does not fit shows here."""
     for point in points:
         if point.is_online:
             online = online_options(job, point, len(rows.training))
@@ -234,6 +259,10 @@ def _try_model(job: CompareJob, points: tuple[Point, ...], rows: SharedRows) -> 
             point.make()
         else:
             rows_for(point.make(), rows.training)
+
+
+def _try_model(job: CompareJob, rows: SharedRows) -> None:
+    """Loads the model once and lays out all rows: a model, template or length that does not fit shows here."""
     pick_device(job.device)
     policy = load_policy(dataclasses.replace(job, device="cpu"), 0)  # a GPU's memory is the trainings'
     cutting: dict[str, Any] = {"max_length": job.training.max_length, "long_prompts": job.training.long_prompts}

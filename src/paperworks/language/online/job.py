@@ -24,10 +24,11 @@ from paperworks.language.online.options import OnlineOptions
 from paperworks.language.online.report import write_report
 from paperworks.language.online.requirements import check_options
 from paperworks.language.policy import LoraOptions, Policy, Precision
-from paperworks.language.rewards.options import RewardOptions, reward_from_options
+from paperworks.language.rewards.function import check_name
+from paperworks.language.rewards.options import RewardOptions, check_specs, reward_from_options
 from paperworks.language.rewards.reward import Reward
 from paperworks.language.sources.token_rewards import check_vocabularies
-from paperworks.language.train_job import DataSource, ValidationOptions, never_began, same_job
+from paperworks.language.train_job import DataSource, ValidationOptions, check_model, never_began, same_job
 from paperworks.language.train_options import TrainOptions
 from paperworks.language.validation_reward import ValidationReward
 from paperworks.language.vllm_engine import VllmEngine
@@ -138,11 +139,8 @@ def online_job(
     Returns the result and the folder. Raises PaperworksError; Interrupted on Ctrl-C, after saving.
     """
     shown = progress if progress is not None else Progress(quiet=True)
-    if resume and out is not None:
-        same_job(job.config(), Path(out))
-    method = online_method(job.method)
-    check_options(method, job.online, has_reward=bool(job.reward), has_judge=job.judging.judge is not None)
-    rows: Dataset[Any] = job.prompts.read(Preference if method.takes_pairs else PromptRow)
+    _check_options(job, out, resume)
+    method, rows = online_method(job.method), _rows(job)
     for line in rows.report.lines():
         shown.say(line)
     policy = _policy(job)
@@ -151,8 +149,6 @@ def online_job(
     reward, gold = (_reward(job, specs, policy, shown, asked) for specs in (job.reward, job.gold_reward))
     judge = _judge(job, reward)
     evaluator = _evaluator(job, reward, chat)
-    if job.vllm and job.vllm_url is not None:
-        raise OptionError("--vllm and --vllm-url are two ways to sample; give one of them")
     if (job.vllm or job.vllm_url is not None) and not policy.has_adapters:
         raise OptionError("--vllm and --vllm-url go with --lora: vLLM is brought adapters alone")
     store = RunStore()
@@ -178,6 +174,33 @@ def online_job(
         raise
     write_report(run.folder)
     return result, run.folder
+
+
+def check_job(job: OnlineJob, out: str | Path | None = None, *, resume: bool = False) -> None:
+    """All that can be known of the job before a model is loaded; rows of files are read, a network is not asked.
+
+    Raises PaperworksError, as the run would.
+    """
+    _check_options(job, out, resume)
+    check_model(job.model, job.chat_template)
+    check_specs(job.reward, job.rewards)
+    for spec in (*job.reward, *job.gold_reward):
+        check_name(spec, allow_unsandboxed=job.rewards.allow_unsandboxed)
+    if job.prompts.is_here:
+        _rows(job)
+
+
+def _check_options(job: OnlineJob, out: str | Path | None, resume: bool) -> None:
+    if resume and out is not None:
+        same_job(job.config(), Path(out))
+    has_judge = job.judging.judge is not None
+    check_options(online_method(job.method), job.online, has_reward=bool(job.reward), has_judge=has_judge)
+    if job.vllm and job.vllm_url is not None:
+        raise OptionError("--vllm and --vllm-url are two ways to sample; give one of them")
+
+
+def _rows(job: OnlineJob) -> Dataset[Any]:
+    return job.prompts.read(Preference if online_method(job.method).takes_pairs else PromptRow)
 
 
 class _Shown:

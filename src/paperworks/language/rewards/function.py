@@ -89,12 +89,13 @@ def load_reward(
     return CheckedReward(name, _UserFunction(name, path, found))
 
 
-def check_name(name: str) -> None:
-    """Raises what `load_reward` would of the name alone (runs a user's file); loads no model, needs no rows."""
+def check_name(name: str, *, allow_unsandboxed: bool = False) -> None:
+    """Raises what `load_reward` would of the name alone (runs a user's file); loads and asks no model, reads no rows."""
     file, colon, _ = name.rpartition(":")
-    is_model = not (colon and file.endswith(".py")) and name not in BUILT_IN and _names_a_model(name)
-    if not is_model and not is_spec(name):
-        load_reward(name, rows=())
+    is_own = bool(colon) and file.endswith(".py")
+    is_model = name.startswith("judge:") if is_spec(name) else _names_a_model(name) and not is_own
+    if name in BUILT_IN or not is_model:
+        load_reward(name, rows=(), allow_unsandboxed=allow_unsandboxed)
 
 
 def _takes_rows(function: Callable[..., Any]) -> bool:

@@ -102,9 +102,17 @@ def reward_from_options(
     """
     if not specs:
         raise OptionError("give a reward: --reward NAME, FILE.py:function, or a reward model's folder or Hub id")
+    check_specs(specs, options)
+    return _adorned(_combined(specs, options, device, rows), options, count_tokens, on_note)
+
+
+def check_specs(specs: Sequence[str], options: RewardOptions) -> None:
+    """Raises OptionError for a reward that is named twice, and for several of which nothing says how they become one."""
     if len(specs) > 1 and options.combine is None:
         raise OptionError(f"{len(specs)} rewards: say how they become one: --combine sum, mean, wco or uwo")
-    return _adorned(_combined(specs, options, device, rows), options, count_tokens, on_note)
+    for spec in specs:
+        if list(specs).count(spec) > 1:
+            raise OptionError(f"--reward {spec} is given twice; name each reward once")
 
 
 def rewards_from_options(
@@ -127,9 +135,6 @@ def rewards_from_options(
 def _combined(
     specs: Sequence[str], options: RewardOptions, device: str, rows: Sequence[PromptRow] | None = None
 ) -> Reward:
-    for spec in specs:
-        if list(specs).count(spec) > 1:
-            raise OptionError(f"--reward {spec} is given twice; name each reward once")
     rewards = [
         load_reward(spec, device=device, rows=rows, allow_unsandboxed=options.allow_unsandboxed) for spec in specs
     ]

@@ -96,10 +96,11 @@ def digest(news: News, since: datetime.datetime, wants_runs: bool, base_url: str
     """The news after `since`."""
     changes = [change for change in news.changes if since < change.at <= news.until]
     runs = [run for run in news.runs if wants_runs and _ended_between(run, since, news.until)]
+    runs_title = "Runs" if len(runs) <= MOST_RUNS else f"Newest runs of {len(runs)}"
     sections = {
         "New papers": [_change_entry(change, news, base_url) for change in changes if change.kind == "new"],
         "Changed verdicts": [_change_entry(change, news, base_url) for change in changes if change.kind == "changed"],
-        "Runs": [_run_entry(run, base_url) for run in runs[:MOST_RUNS]],
+        runs_title: [_run_entry(run, base_url) for run in runs[:MOST_RUNS]],
     }
     return Digest(since, news.until, tuple((title, tuple(entries)) for title, entries in sections.items() if entries))
 
