@@ -18,7 +18,7 @@ from paperworks.core.progress import Progress
 from paperworks.core.runs import Run, RunStore, read_metrics
 from paperworks.language.data import Dataset, read
 from paperworks.language.data.schemas import Forget, PromptRow, Text
-from paperworks.language.data.sources import names_a_file
+from paperworks.language.data.sources import is_here
 from paperworks.language.degrees.options import DegreeOptions
 from paperworks.language.model_card import write_card
 from paperworks.language.models import check_name
@@ -61,9 +61,7 @@ class DataSource:
     @property
     def is_here(self) -> bool:
         """Whether it can be read again and again without a network: a file or folder, or what would be one."""
-        if self.path == "-":
-            return False
-        return names_a_file(self.path) or os.path.exists(self.path)  # which is false for what no path can be
+        return is_here(self.path)
 
     def prompt_rows(self) -> tuple[PromptRow, ...]:
         """The same records as prompts with all else they have, for rewards that compare an answer with a field of its row.

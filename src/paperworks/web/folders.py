@@ -17,7 +17,7 @@ _CODE = re.compile(r"^(?P<path>.+\.py)(?P<rest>:\w+)?$")
 
 
 class Folders:
-    """The folders that may be read, resolved once."""
+    """The folders that may be read, resolved once; jobs run in the first."""
 
     def __init__(self, roots: Iterable[Path], uploads: Path) -> None:
         self._roots = tuple(root.resolve() for root in roots)
@@ -66,7 +66,7 @@ class Folders:
                 raise OptionError(f"{text}: an uploaded file is never run as a program")
             return f"{path}{code['rest'] or ''}"
         leads_elsewhere = text.startswith(("/", "~")) or ".." in text.split("/")
-        if leads_elsewhere or (is_path and not _HUB_NAME.fullmatch(text)):
+        if leads_elsewhere or self._is_in_runs(text) or (is_path and not _HUB_NAME.fullmatch(text)):
             return str(self.resolve(text))
         if is_path:  # a file under the folders, else a name of the Hub: jobs run where no other file has that name
             try:
@@ -74,6 +74,13 @@ class Folders:
             except OptionError:
                 return text
         return text
+
+    def _is_in_runs(self, text: str) -> bool:
+        """Whether a job, which runs in the first folder, would find a file of that name there: a link may lead out of it."""
+        try:
+            return (self._roots[0] / text).exists()
+        except (OSError, ValueError):
+            return False
 
     def _is_inside(self, path: Path) -> bool:
         return any(path.is_relative_to(root) for root in (*self._roots, self._uploads))

@@ -33,7 +33,11 @@ NOT_HERE = frozenset(
 # Options that may name a Python function of a file under the server's folders.
 MAY_BE_CODE = frozenset(("reward", "gold_reward", "train_reward", "validation_reward", "judge"))
 UPLOADED = frozenset(("data", "prompts", "eval_data", "eval_prompts", "forget", "retain", "validation_prompts"))
-FIRST = ("model", "data", "prompts", "log", "environment", "reward", "what is computed", "settings of the objectives")
+# What nearly every user of a command sets: shown first, whatever the command's own groups are.
+ESSENTIAL = (
+    "budget", "model", "lora", "data", "forget", "retain", "prompts", "env", "reward", "train_reward", "objectives",
+    "reference_point", "seeds", "parts", "arms", "steps", "iterations", "learning_rate", "batch_size", "held_out",
+)  # fmt: skip
 LONGEST = 4000  # letters of one value
 MOST_VALUES = 200  # of one option
 
@@ -43,6 +47,7 @@ class Field:
     """One option as a form shows it. `value` is what was typed; `choices` are (value, text)."""
 
     name: str
+    label: str
     flag: str
     kind: str
     help: str
@@ -92,18 +97,21 @@ def groups(
     description: Mapping[str, Any], typed: Typed, choices: Mapping[str, Sequence[str]] | None = None
 ) -> list[Group]:
     """The form of a command. `choices` names the values of options that the command itself takes as free text."""
-    found = []
-    for group in description["groups"]:
-        fields = tuple(
+    shown = {
+        group["title"]: [
             _field(option, typed, (choices or {}).get(option["name"], ()))
             for option in group["options"]
             if option["name"] not in NOT_HERE
-        )
-        if fields:
-            title = group["title"]
-            is_open = title in FIRST or title.startswith(("objective ", "method ", "algorithm ", "what is "))
-            is_open = is_open or any(each.value or each.values for each in fields)
-            found.append(Group(title, fields, is_open))
+        ]
+        for group in description["groups"]
+    }
+    first = {each.name: each for fields in shown.values() for each in fields if each.name in ESSENTIAL}
+    found = [Group("", tuple(first[name] for name in ESSENTIAL if name in first), is_open=True)]
+    for title, fields in shown.items():
+        rest = tuple(each for each in fields if each.name not in first)
+        if rest:
+            is_own = title.startswith(("objective ", "method ", "algorithm "))
+            found.append(Group(title, rest, is_own or any(each.value or each.values for each in rest)))
     return found
 
 
@@ -135,6 +143,7 @@ def _field(option: Mapping[str, Any], typed: Typed, choices: Sequence[str]) -> F
         kind, values = "several", tuple(part for value in values for part in value.split(","))
     return Field(
         name=option["name"],
+        label=option["name"].replace("_", " ").capitalize().replace("lora", "LoRA").replace("Lora", "LoRA"),
         flag=option["flag"],
         kind=kind,
         help=option["help"],

@@ -66,17 +66,21 @@ def open_source(source: str | Path, split: str | None = None) -> Source:
     if is_file and not is_folder:
         _refuse_split(split, str(source))
         return _open_file(path)
-    if is_folder or not names_a_file(str(source)):
+    if is_folder or not _names_a_file(str(source)):
         from paperworks.language.data import hub
 
         return hub.open_folder(path, split) if is_folder else hub.open_hub(str(source), split)
     raise DataError("no such file; check the path, or give a Hugging Face data set id like owner/name", file=source)
 
 
-def names_a_file(source: str) -> bool:
-    """Whether a source that is not there would be a file, not the id of a Hugging Face data set: by how it is written."""
-    ending = _ending(Path(source))
-    return source.startswith(("/", "./", "../", "~")) or source.count("/") > 1 or ending in (*_OPENERS, ".gz")
+def is_here(source: str) -> bool:
+    """Whether a source is a file or folder, be it there or not: neither standard input nor a Hugging Face data set's id."""
+    if source == "-":
+        return False
+    try:
+        return _names_a_file(source) or Path(source).expanduser().exists()
+    except (OSError, ValueError):  # a name too long or with a NUL in it
+        return False
 
 
 def open_binary(path: Path) -> BinaryFile:
@@ -324,6 +328,11 @@ def _refuse_other_encodings(name: str, start: bytes) -> None:
 def _refuse_split(split: str | None, what: str) -> None:
     if split is not None:
         raise OptionError(f"split {split!r}: {what} has no splits; only a folder or a Hugging Face data set has")
+
+
+def _names_a_file(source: str) -> bool:
+    ending = _ending(Path(source))
+    return source.startswith(("/", "./", "../", "~")) or source.count("/") > 1 or ending in (*_OPENERS, ".gz")
 
 
 def _ending(path: Path) -> str:

@@ -20,7 +20,7 @@ from paperworks.web.rendering import form_page
 from paperworks.web.rooms import Rooms, rooms
 
 router = APIRouter(include_in_schema=False)
-NOT_OPTIONS = ("csrf", "verb", "names", "preview")
+NOT_OPTIONS = ("csrf", "verb", "names", "kind", "preview")
 FAMILIES = {
     "rows": "from rows of data",
     "answers": "from its own answers",
@@ -56,9 +56,9 @@ async def start_train(request: Request, name: str) -> Response:
 
 @router.get("/compare")
 async def show_compare(request: Request) -> Response:
-    """The form of a comparison: objectives and online methods, or with `names` of control algorithms, those."""
+    """The form of a comparison: objectives and online methods, or with kind=control algorithms for logs."""
     names = request.query_params.getlist("names")
-    pairs = [(name, value) for name, value in request.query_params.multi_items() if name != "names"]
+    pairs = [(name, value) for name, value in request.query_params.multi_items() if name not in NOT_OPTIONS]
     return await _form(request, "compare", names, Typed.of(pairs))
 
 
@@ -108,15 +108,14 @@ async def _form(
 ) -> Response:
     shared = rooms(request)
     methods = await shared.descriptions.methods() if verb != "run" else {}
-    if verb == "compare" and not names:
-        description = await shared.descriptions.of("compare")
+    kind = ""
+    if verb == "compare":  # what is ticked says which, else the address or the form that was sent
+        given = request.query_params.get("kind") or (await request.form()).get("kind")
+        families = {methods[name]["family"] for name in names if name in methods}
+        kind = "control" if families == {"log"} or (given == "control" and not families) else ""
+        description = await shared.descriptions.of("compare td3-bc" if kind else "compare")
     else:
-        try:
-            description = await shared.descriptions.of(await command_of(shared, verb, names))
-        except PaperworksError:
-            if verb != "compare":
-                raise
-            description = await shared.descriptions.of("compare")
+        description = await shared.descriptions.of(await command_of(shared, verb, names))
     try:
         line = (wanted or await order(shared, verb, names, typed)).command_line()
     except PaperworksError:  # not filled in yet, or wrong: the line begins with what there is
@@ -131,7 +130,8 @@ async def _form(
         card=card,
         about=description["about"],
         groups=groups(description, typed, _choices(verb, names)),
-        methods=_by_family(methods) if verb == "compare" else {},
+        kind=kind,
+        methods=_by_family(methods, kind) if verb == "compare" else {},
         line=line,
         problem=problem,
         folders=shared.folders.roots,
@@ -153,10 +153,10 @@ def _choices(verb: str, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
     return {"parts": [part["name"] for part in record["parts"]], "arms": list(dict.fromkeys(arms))}
 
 
-def _by_family(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+def _by_family(methods: Mapping[str, Mapping[str, Any]], kind: str) -> dict[str, list[str]]:
     """The names that can be compared, under the heading that a form has for them."""
     found: dict[str, list[str]] = {}
     for name, about in methods.items():
-        if about.get("is_comparable", about["family"] in ("rows", "answers", "log")):
+        if about["family"] in (("log",) if kind else ("rows", "answers")):
             found.setdefault(FAMILIES[about["family"]], []).append(name)
     return found
