@@ -2,7 +2,7 @@
 # make test        set up what tests need; linters, types, imports, and all tests but the slow ones
 # make test-all    the same with the slow tests
 # make bench       speed against public peers, as ratios
-# make docs        write the paper pages anew and build the site
+# make docs        write the paper pages and the vectors of the cards anew and build the site
 # make clean       remove .venv and everything built; runs and caches outside the checkout stay
 #
 # PYTHON=python3.12 make demo    another interpreter (3.11 or later)
@@ -41,6 +41,7 @@ bench: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m paperworks.catalog.pages docs/papers
+	$(BIN)/python -m paperworks.catalog.card_vectors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: $(VENV)/.installed-docs

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
 
+import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult
 
 from paperworks.catalog import Catalog
+from paperworks.web import freshness
 
 INTERVAL = {"mean": 0.2, "low": 0.1, "high": 0.3}
 
@@ -24,10 +26,21 @@ def record(results: Path, slug: str, verdicts: dict[str, str], date: str = "2026
     """A recorded experiment with these claims and verdicts."""
     results.mkdir(exist_ok=True)
     claims = [
-        {"text": text, "verdict": verdict, "evidence": "+0.2", "interval": INTERVAL} for text, verdict in verdicts.items()
+        {"text": text, "verdict": verdict, "evidence": "+0.2", "interval": INTERVAL}
+        for text, verdict in verdicts.items()
     ]
     content = {"budget": "small", "date": date, "seeds": {"A": [0, 1, 2]}, "claims": claims}
     (results / f"{slug}.json").write_text(json.dumps(content))
+
+
+def install_results(monkeypatch: pytest.MonkeyPatch, results: Path) -> None:
+    """Makes a folder the one whose records the installation has."""
+    as_always = Catalog.open
+    monkeypatch.setattr(
+        Catalog, "open", classmethod(lambda cls, cards=None, results=results: as_always(cards, results))
+    )
+    monkeypatch.setattr(freshness, "results_folder", lambda: results)
+    monkeypatch.setattr(freshness, "SECONDS", 0.0)
 
 
 def catalog_of(results: Path) -> Catalog:
@@ -82,7 +95,7 @@ def accepts(name: bytes, password: bytes):
     """An authenticator for one user."""
 
     def authenticate(server, session, envelope, mechanism, data) -> AuthResult:
-        return AuthResult(success=(data.login, data.password) == (name, password))
+        return AuthResult(success=(data.login, data.password) == (name, password), handled=False)
 
     return authenticate
 
@@ -90,13 +103,13 @@ def accepts(name: bytes, password: bytes):
 def text_of(mail: EmailMessage) -> str:
     part = mail.get_body(("plain",))
     assert part is not None
-    return part.get_content()
+    return part.get_content().replace("\r\n", "\n")
 
 
 def html_of(mail: EmailMessage) -> str:
     part = mail.get_body(("html",))
     assert part is not None
-    return part.get_content()
+    return part.get_content().replace("\r\n", "\n")
 
 
 def link(text: str, path: str) -> str:

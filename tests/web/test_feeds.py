@@ -46,7 +46,9 @@ def test_both_feeds_have_the_same_entries():
     feed = json.loads(json_feed([CHANGED, CHANGE], {"rdpo": "A Title"}, BASE))
     assert feed["version"] == "https://jsonfeed.org/version/1.1"
     assert (feed["feed_url"], feed["home_page_url"]) == (f"{BASE}/feed.json", f"{BASE}/")
-    assert [item["id"] for item in feed["items"]] == [entry.findtext(f"{ATOM}id") for entry in atom().findall(f"{ATOM}entry")]
+    assert [item["id"] for item in feed["items"]] == [
+        entry.findtext(f"{ATOM}id") for entry in atom().findall(f"{ATOM}entry")
+    ]
     assert feed["items"][0]["content_html"] == atom().findtext(f"{ATOM}entry/{ATOM}content")
     assert feed["items"][1]["tags"] == ["new"]
 
@@ -67,7 +69,9 @@ def test_a_verdict_that_comes_back_is_another_entry():
     assert len(set(ids)) == 2
 
 
-@pytest.mark.parametrize("base", ["http://127.0.0.1:8765", "http://[::1]:8765", "http://my_host", "https://a.b.example"])
+@pytest.mark.parametrize(
+    "base", ["http://127.0.0.1:8765", "http://[::1]:8765", "http://my_host", "https://a.b.example"]
+)
 def test_ids_are_tag_uris_under_every_host(base):
     tag = r"tag:[a-z0-9.-]+,2026:[\w./%-]+"
     feed = atom(base=base)

@@ -22,7 +22,10 @@ def results(tmp_path):
 
 def test_a_fresh_history_is_in_the_order_of_recording(results):
     found = note_changes(catalog_of(results), LATER)
-    assert [(change.slug, change.kind, change.before) for change in found] == [("npo", "new", None), ("rdpo", "new", None)]
+    assert [(change.slug, change.kind, change.before) for change in found] == [
+        ("npo", "new", None),
+        ("rdpo", "new", None),
+    ]
     assert [change.at.date().isoformat() for change in found] == ["2026-01-02", "2026-02-03"]
     assert found[1].after == {"holds": 1, "reversed": 0, "not shown": 1}
     assert str(found[1]) == "newly built: 1/2 claims hold"

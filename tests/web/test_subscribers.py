@@ -8,7 +8,8 @@ import pytest
 
 from paperworks.core.errors import OptionError
 from paperworks.core.files import home
-from paperworks.web.follow.subscribers import Counts, Subscribers, TooManyRequests, checked_address
+from paperworks.web.follow.addresses import checked_address
+from paperworks.web.follow.subscribers import Counts, Subscribers, TooManyRequests
 
 NOW = datetime.datetime(2026, 5, 6, 7, 8, tzinfo=datetime.UTC)
 HOUR, DAY = datetime.timedelta(hours=1), datetime.timedelta(days=1)
@@ -30,7 +31,9 @@ def stored() -> str:
     with sqlite3.connect(home() / "runs.sqlite") as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE name LIKE '%subscri%'")]
         assert len(tables) >= 4
-        return repr([row for name in tables if "autoindex" not in name for row in database.execute(f"SELECT * FROM {name}")])
+        return repr(
+            [row for name in tables if "autoindex" not in name for row in database.execute(f"SELECT * FROM {name}")]
+        )
 
 
 def test_nobody_is_subscribed_before_confirming(subscribers):
@@ -39,7 +42,12 @@ def test_nobody_is_subscribed_before_confirming(subscribers):
     assert subscribers.counts(NOW) == Counts(daily=0, weekly=0, with_runs=0, pending=1)
     assert subscribers.is_waiting(letter.confirm_token, NOW)
     subscriber = subscribers.confirm(letter.confirm_token, NOW)
-    assert (subscriber.email, subscriber.frequency, subscriber.wants_runs, subscriber.last_sent) == (ADA, "weekly", True, NOW)
+    assert (subscriber.email, subscriber.frequency, subscriber.wants_runs, subscriber.last_sent) == (
+        ADA,
+        "weekly",
+        True,
+        NOW,
+    )
     assert subscribers.all() == [subscriber]
     assert subscribers.counts(NOW) == Counts(daily=0, weekly=1, with_runs=1, pending=0)
 

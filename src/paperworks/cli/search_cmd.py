@@ -1,4 +1,7 @@
-"""`paperworks search WORDS`: papers found by words anywhere in their cards, best first, with the place that matched."""
+"""`paperworks search WORDS`: papers found by words anywhere in their cards, best first, with the place that matched.
+
+With `--meaning` also those that say it in other words. Only then is a model loaded.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,10 @@ HELP = "Find papers by words: in titles, keywords, mechanisms, claims, baselines
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="+", metavar="WORDS", help="what to look for")
+    parser.add_argument(
+        "--meaning", action="store_true",
+        help='papers that say it in other words, too: whole sentences are welcome (needs pip install "paperworks[semantic]")',
+    )  # fmt: skip
     parser.add_argument("--limit", type=int, default=10, metavar="N", help="show at most N papers (default: 10)")
     parser.add_argument("--json", action="store_true", help="a JSON object for programs")
 
@@ -21,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     if args.limit < 1:
         raise OptionError(f"--limit: expected a whole number of at least 1, got {args.limit}")
     words = " ".join(args.words)
-    found = Catalog.open().search(words, limit=args.limit)
+    found = _by_meaning(words, args.limit) if args.meaning else Catalog.open().search(words, limit=args.limit)
     if args.json:
         import json
 
@@ -29,6 +36,20 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(_for_reading(found, words))
     return 0
+
+
+def _by_meaning(words: str, limit: int) -> Found:
+    """The papers nearest in meaning, those with all the words moved up. Every paper is more or less near."""
+    from paperworks.catalog.meaning import Encoder, Meaning, blend
+
+    if not words.strip():
+        return Found()
+    catalog = Catalog.open()
+    cards = catalog.cards()
+    by_words = catalog.search(words, limit=len(cards))
+    ranked = blend(by_words, Meaning.open(cards).rank(Encoder().encode([words])[0]))
+    snippets = {hit.card.slug: hit.snippet for hit in by_words.hits}
+    return Found(tuple(Hit(catalog.card(slug), score, snippets.get(slug, ())) for slug, score in ranked[:limit]))
 
 
 def _as_dict(found: Found) -> dict[str, object]:

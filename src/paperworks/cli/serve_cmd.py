@@ -28,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
     token = os.environ.get("PAPERWORKS_TOKEN", "")
     if not token and not is_loopback(options.host):
         token = secrets.token_urlsafe(24)
+    if not options.public_url:  # mails sent by cron have their links from there too
+        options = dataclasses.replace(options, public_url=os.environ.get("PAPERWORKS_BASE_URL", ""))
     settings = checked(options, token)
     try:
         import latex2mathml  # noqa: F401

@@ -26,7 +26,7 @@ from paperworks.web.settings import WebSettings
 
 def create_app(settings: WebSettings) -> FastAPI:
     """The server's application. Raises RunError where its folders cannot be made."""
-    from paperworks.web.routes import account, api, jobs, orders, papers
+    from paperworks.web.routes import account, api, follow, jobs, orders, papers, runs, runs_api
 
     uploads = home() / "uploads"
     for folder in (settings.runs, uploads):
@@ -40,9 +40,10 @@ def create_app(settings: WebSettings) -> FastAPI:
     )  # fmt: skip
     app.state.settings = settings
     app.state.rooms = Rooms(settings, Folders((settings.runs, *settings.folders), uploads))
-    for room in (papers, orders, jobs, account, api):
+    for room in (papers, orders, jobs, runs, follow, account, api, runs_api):
         app.include_router(room.router)
-    app.include_router(api.jobs_router)
+    for router in (api.jobs_router, follow.api_router):
+        app.include_router(router)
     app.mount("/static", StaticFiles(directory=rendering.STATIC))
     app.add_exception_handler(PaperworksError, _say_mistake)
     app.add_exception_handler(StarletteHTTPException, _say_refusal)

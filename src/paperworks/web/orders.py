@@ -62,6 +62,8 @@ async def order(shared: Rooms, verb: str, names: Sequence[str], typed: Typed) ->
 
 async def command_of(shared: Rooms, verb: str, names: Sequence[str]) -> str:
     """Under which name the command's options are described. Raises OptionError for an unknown paper or method."""
+    if verb not in VERBS:
+        raise OptionError(f"the verb {verb!r} has no form here (known: {', '.join(VERBS)})")
     if verb == "run":
         if len(names) != 1:
             raise OptionError("run: expected one paper")
@@ -77,8 +79,6 @@ async def command_of(shared: Rooms, verb: str, names: Sequence[str]) -> str:
         if len(names) != 1:
             raise OptionError("train: expected one method")
         return f"train {names[0]}"
-    if verb != "compare":
-        raise OptionError(f"no form for the verb {verb!r} (known: {', '.join(VERBS)})")
     if not names:
         raise OptionError("compare: choose what to compare")
     if len(set(names)) < len(names):

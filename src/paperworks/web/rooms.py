@@ -12,6 +12,7 @@ from paperworks.web.descriptions import Descriptions
 from paperworks.web.drawings import Drawings
 from paperworks.web.folders import Folders
 from paperworks.web.freshness import Freshness, PageCache
+from paperworks.web.run_reports import Reports
 from paperworks.web.settings import WebSettings
 from paperworks.web.streams import Streams
 from paperworks.web.workers import Workers
@@ -27,6 +28,7 @@ class Rooms:
     cache: PageCache = field(default_factory=PageCache)
     descriptions: Descriptions = field(default_factory=Descriptions)
     drawings: Drawings = field(default_factory=Drawings)
+    reports: Reports = field(default_factory=Reports)
     queue: JobQueue = field(default_factory=JobQueue)
     runs: RunStore = field(default_factory=RunStore)
     workers: Workers = field(init=False)

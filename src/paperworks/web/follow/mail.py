@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from paperworks.core.errors import OptionError, RunError, did_you_mean, first_line
-from paperworks.web.follow.subscribers import checked_address
+from paperworks.web.follow.addresses import checked_address
 from paperworks.web.settings import is_loopback
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ Security = Literal["none", "starttls", "ssl"]
 PORTS: Mapping[Security, int] = {"none": 25, "starttls": 587, "ssl": 465}
 TIMEOUT_S = 20.0
 _TEMPLATES = Path(__file__).parents[1] / "templates" / "mail"
-# A line may be this long: the default of 78 would fold long links in headers into what mail programs do not follow.
-_POLICY = policy.SMTP.clone(max_line_length=990)
+# Headers may have lines this long: the default of 78 would fold links into what mail programs do not follow.
+_LONG_HEADERS = policy.SMTP.clone(max_line_length=990)
 
 
 class MessageRefused(RunError):
@@ -105,7 +105,7 @@ def message(
     where the recipient is no address.
     """
     name, address = parseaddr(settings.sender)
-    mail = EmailMessage(policy=_POLICY)
+    mail = EmailMessage(policy=policy.SMTP)
     mail["From"] = Address(display_name=name, addr_spec=address)
     mail["To"] = Address(addr_spec=checked_address(recipient))
     mail["Subject"] = one_line(subject)
@@ -119,6 +119,7 @@ def message(
     text, html = parts
     mail.set_content(text, cte="quoted-printable")
     mail.add_alternative(html, subtype="html", cte="quoted-printable")
+    mail.policy = _LONG_HEADERS  # only now: the lines of the parts keep to the usual length
     return mail
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import hmac
-import re
 import secrets
 import sqlite3
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Literal, get_args
 
 from paperworks.core.database import Database
 from paperworks.core.errors import OptionError, did_you_mean
+from paperworks.web.follow.addresses import checked_address
 from paperworks.web.follow.history import time_text
 
 Frequency = Literal["daily", "weekly"]
@@ -40,9 +40,6 @@ CREATE TABLE IF NOT EXISTS subscription_requests (
 );
 CREATE TABLE IF NOT EXISTS unsubscribe_tokens (token_hash TEXT PRIMARY KEY, email TEXT NOT NULL COLLATE NOCASE);
 CREATE TABLE IF NOT EXISTS subscription_attempts (kind TEXT NOT NULL, who TEXT NOT NULL, at TEXT NOT NULL)"""
-
-_LOCAL_PART = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*", re.ASCII)
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class TooManyRequests(OptionError):
@@ -211,25 +208,6 @@ class Subscribers:
         with self._database.transaction(writes=True) as database:
             database.execute("UPDATE subscribers SET claimed = NULL WHERE email = ?", (subscriber.email,))
             database.execute("DELETE FROM unsubscribe_tokens WHERE token_hash = ?", (_hash(unsubscribe_token),))
-
-
-def checked_address(text: str) -> str:
-    """One mailbox, its domain in lower case and ASCII (IDNA). Raises OptionError for lists, names, quotes, controls."""
-    address = text.strip(" ")
-    local, at, domain = address.rpartition("@")
-    problem = OptionError("that is no e-mail address; expected one like name@example.org")
-    if not at or len(address) > 254 or len(local) > 64 or not _LOCAL_PART.fullmatch(local):
-        raise problem
-    try:
-        plain = domain.encode("idna").decode("ascii").lower()
-    except UnicodeError:
-        raise problem from None
-    labels = plain.split(".")
-    if len(f"{local}@{plain}") > 254 or not all(map(_LABEL.fullmatch, labels)) or labels[-1].isdigit():
-        raise problem
-    if len(labels) < 2 and plain != "localhost":  # name@gmail, a slip of the hand
-        raise problem
-    return f"{local}@{plain}"
 
 
 def _letter(

@@ -10,12 +10,14 @@ import datetime
 import hashlib
 import logging
 from email.utils import format_datetime, parsedate_to_datetime
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, BackgroundTasks, Depends, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, Response
+from pydantic import BaseModel, Field
 from starlette.background import BackgroundTask
 
+from paperworks.catalog import Catalog
 from paperworks.core.errors import OptionError, PaperworksError
 from paperworks.web.follow import feeds
 from paperworks.web.follow.digest import send_letter
@@ -26,37 +28,76 @@ from paperworks.web.rendering import form_page
 from paperworks.web.rooms import Rooms, rooms
 
 router = APIRouter(include_in_schema=False)
+api_router = APIRouter(prefix="/api", tags=["following"])
 _log = logging.getLogger("uvicorn.error")  # the server's own
 
 
+async def _catalog(request: Request) -> Catalog:
+    # Opened in the server's own thread, not in one of a pool: the search of other rooms uses its connection there.
+    return rooms(request).freshness.catalog()
+
+
+Papers = Annotated[Catalog, Depends(_catalog)]
+
+
 @router.get("/follow")
-def show_follow(request: Request) -> HTMLResponse:
+def show_follow(request: Request, catalog: Papers) -> HTMLResponse:
     """The feeds and, where mails can be sent, the form to subscribe."""
-    return _follow(request)
+    return _follow(request, catalog)
 
 
 @router.post("/follow/subscribe")
 def subscribe(
     request: Request,
+    catalog: Papers,
     email: Annotated[str, Form()] = "",
     frequency: Annotated[str, Form()] = "weekly",
     runs: Annotated[str, Form()] = "",
 ) -> HTMLResponse:
     """Takes a request; the same answer for every address that is one."""
-    settings = _mail_settings(rooms(request))
-    if settings is None:
-        return _follow(request, 503, problem="This server sends no mails.")
-    client = request.client.host if request.client else ""
     try:
-        letter = Subscribers().subscribe(email, frequency, bool(runs), client=client)
-    except TooManyRequests as error:
-        return _follow(request, 429, problem=_sentence(error))
+        send = _taken(request, email, frequency, bool(runs))
+    except (TooManyRequests, _NoMails) as error:
+        return _follow(request, catalog, _STATUS[type(error)], problem=_sentence(error))
     except OptionError as error:
-        return _follow(request, 422, problem=_sentence(error), email=email)
-    answer = _follow(request, is_taken=True)
-    if letter is not None:
-        answer.background = BackgroundTask(_send, settings, letter)
+        return _follow(request, catalog, 422, problem=_sentence(error), email=email)
+    answer = _follow(request, catalog, is_taken=True)
+    answer.background = send
     return answer
+
+
+class Subscription(BaseModel):
+    """A request for a digest by e-mail."""
+
+    email: str = Field(max_length=254)
+    frequency: Literal["daily", "weekly"] = "weekly"
+    runs: bool = Field(False, description="with the results of runs that finished here")
+
+
+class Taken(BaseModel):
+    """What every address that is one is answered."""
+
+    detail: str = "A letter is on its way to this address: it says how to confirm."
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {"description": text, "content": {"application/json": {"schema": {"type": "object"}}}}
+    for code, text in (
+        (401, "needs the token"), (403, "without the CSRF token"), (422, "no address"), (429, "too many"), (503, "no mails")
+    )
+}  # fmt: skip
+
+
+@api_router.post("/subscriptions", status_code=202, responses=_PROBLEMS)
+def request_subscription(request: Request, wanted: Subscription, background: BackgroundTasks) -> Taken:
+    """Asks for a digest; the address confirms by the link in the letter that it gets."""
+    try:
+        send = _taken(request, wanted.email, wanted.frequency, wanted.runs)
+    except (TooManyRequests, _NoMails) as error:
+        raise HTTPException(_STATUS[type(error)], str(error)) from None
+    if send is not None:
+        background.add_task(send)
+    return Taken()
 
 
 @router.get("/follow/confirm")
@@ -92,27 +133,43 @@ def unsubscribe(
 
 
 @router.get("/feed.atom")
-def show_atom(request: Request) -> Response:
+def show_atom(request: Request, catalog: Papers) -> Response:
     """The newest changes as Atom."""
-    return _feed(request, "atom", "application/atom+xml")
+    return _feed(request, catalog, "atom", "application/atom+xml")
 
 
 @router.get("/feed.json")
-def show_json(request: Request) -> Response:
+def show_json(request: Request, catalog: Papers) -> Response:
     """The newest changes as JSON Feed."""
-    return _feed(request, "json", "application/feed+json")
+    return _feed(request, catalog, "json", "application/feed+json")
+
+
+class _NoMails(OptionError):
+    """Mails are not set up."""
+
+
+_STATUS: dict[type[Exception], int] = {TooManyRequests: 429, _NoMails: 503}
+
+
+def _taken(request: Request, email: str, frequency: str, wants_runs: bool) -> BackgroundTask | None:
+    """Takes a request, and returns what sends its letter after the answer. Raises OptionError where it is refused."""
+    settings = _mail_settings(rooms(request))
+    if settings is None:
+        raise _NoMails("this server sends no mails")
+    client = request.client.host if request.client else ""
+    letter = Subscribers().subscribe(email, frequency, wants_runs, client=client)
+    return None if letter is None else BackgroundTask(_send, settings, letter)
 
 
 def _follow(
-    request: Request, status: int = 200, *, problem: str = "", email: str = "", is_taken: bool = False
+    request: Request, catalog: Catalog, status: int = 200, *, problem: str = "", email: str = "", is_taken: bool = False
 ) -> HTMLResponse:
-    shared = rooms(request)
     return form_page(
         request,
         "follow.html",
         status,
-        changes=_changes(shared)[:10],
-        sends_mails=_mail_settings(shared) is not None,
+        changes=_changes(catalog)[:10],
+        sends_mails=_mail_settings(rooms(request)) is not None,
         frequencies=FREQUENCIES,
         problem=problem,
         email=email,
@@ -145,17 +202,16 @@ def _send(settings: MailSettings, letter: Letter) -> None:
         _log.warning("a letter to confirm was not sent: %s", str(error).replace(letter.email, "…"))
 
 
-def _changes(shared: Rooms) -> list[Change]:
-    note_changes(shared.freshness.catalog())
+def _changes(catalog: Catalog) -> list[Change]:
+    note_changes(catalog)
     return newest_changes(feeds.MOST_ENTRIES)
 
 
-def _feed(request: Request, kind: str, media_type: str) -> Response:
-    shared = rooms(request)
-    changes = _changes(shared)
-    titles = {card.slug: card.title for card in shared.freshness.catalog().cards()}
+def _feed(request: Request, catalog: Catalog, kind: str, media_type: str) -> Response:
+    changes = _changes(catalog)
+    titles = {card.slug: card.title for card in catalog.cards()}
     make = feeds.atom_feed if kind == "atom" else feeds.json_feed
-    body = make(changes, titles, shared.settings.base_url)
+    body = make(changes, titles, rooms(request).settings.base_url)
     last = feeds.last_changed(changes).replace(microsecond=0)
     headers = {
         "etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
