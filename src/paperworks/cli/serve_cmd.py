@@ -46,13 +46,16 @@ def run(args: argparse.Namespace) -> int:
     app = create_app(settings)
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            _announce(settings, is_new_token=not os.environ.get("PAPERWORKS_TOKEN"))  # from here on it answers
+
         def handle_exit(self, sig: int, frame: Any) -> None:
             app.state.rooms.streams.close()  # else the server would wait for browsers that follow a job
             super().handle_exit(sig, frame)
 
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, proxy_headers=False)
     config.timeout_graceful_shutdown = 5
-    _announce(settings, is_new_token=not os.environ.get("PAPERWORKS_TOKEN"))
     with contextlib.suppress(KeyboardInterrupt):
         Server(config).run(sockets=[listening])
     print("\npaperworks: the page is closed; jobs that were running go on", file=sys.stderr)
@@ -60,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _listen(settings: WebSettings) -> socket.socket:
-    """The socket that takes requests: bound before anything is printed, so that what is printed is so."""
+    """The socket that takes requests; which port it has is known before the server begins."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -23,6 +23,8 @@ from paperworks.web.rooms import Rooms
 from paperworks.web.security import Guard, refuse_forged
 from paperworks.web.settings import WebSettings
 
+SECONDS_BEFORE_DRAWING = 20.0  # figures nobody has asked for yet
+
 
 def create_app(settings: WebSettings) -> FastAPI:
     """The server's application. Raises RunError where its folders cannot be made."""
@@ -72,11 +74,12 @@ async def _prepare(shared: Rooms) -> None:
     # Whoever asks for one of these meanwhile waits for it, and is told what went wrong.
     with contextlib.suppress(PaperworksError):
         await shared.descriptions.prepare()
+    await asyncio.sleep(SECONDS_BEFORE_DRAWING)
     for card in shared.freshness.catalog().cards():
         path = record_path(card.slug)
         if card.usable and path.is_file():
             with contextlib.suppress(PaperworksError):
-                await shared.drawings.of_record(path)
+                await shared.drawings.of_record(path, at_leisure=True)
 
 
 def is_for_programs(request: Request) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,13 +31,13 @@ class Drawings:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
-    async def of_record(self, path: Path) -> dict[str, list[dict[str, Any]]]:
+    async def of_record(self, path: Path, *, at_leisure: bool = False) -> dict[str, list[dict[str, Any]]]:
         """The figures of a recorded result by part: `kind`, `svg`, `caption`, `is_first` (of the paper's page) each.
 
-        Raises RunError where drawing fails.
+        `at_leisure` lets everything else go first. Raises RunError where drawing fails.
         """
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        found: dict[str, list[dict[str, Any]]] = await self._drawn({"record": str(path), "digest": digest})
+        found: dict[str, list[dict[str, Any]]] = await self._drawn({"record": str(path), "digest": digest}, at_leisure)
         return found
 
     async def of_curves(self, curves: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -44,20 +45,20 @@ class Drawings:
         found: list[str] = await self._drawn({"curves": list(curves)})
         return found
 
-    async def _drawn(self, request: Mapping[str, Any]) -> Any:
+    async def _drawn(self, request: Mapping[str, Any], at_leisure: bool = False) -> Any:
         text = json.dumps(request, sort_keys=True)
         key = hashlib.sha256(f"{FORMAT} {__version__} {text}".encode()).hexdigest()[:32]
         kept = cache_dir("web", "figures") / f"{key}.json"
         if not kept.is_file():
             async with self._lock:
                 if not kept.is_file():
-                    write_atomic(kept, await _output(text))
+                    write_atomic(kept, await _output(text, at_leisure))
         return read_json(kept)
 
 
-async def _output(request: str) -> str:
+async def _output(request: str, at_leisure: bool) -> str:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "paperworks.web.drawings",
+        sys.executable, "-m", "paperworks.web.drawings", *(["at-leisure"] if at_leisure else []),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -115,6 +116,8 @@ def _of_record(figures: Mapping[str, Sequence[RecordFigure]]) -> dict[str, list[
 
 def main() -> int:
     """Draws what standard input asks for."""
+    if "at-leisure" in sys.argv[1:]:
+        os.nice(15)
     try:
         json.dump(draw(json.load(sys.stdin)), sys.stdout, ensure_ascii=False)
     except PaperworksError as error:

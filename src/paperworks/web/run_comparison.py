@@ -22,7 +22,7 @@ class Comparison:
     same_settings: Sequence[tuple[str, str]]
     claims: Sequence[Row]
     metrics: Sequence[tuple[str, str, str, str]]
-    curves: Mapping[str, tuple[Curve, Curve]]  # of the metrics that both have
+    curves: Mapping[str, tuple[Curve, Curve]]  # of the metrics that both have more than once
 
 
 def comparison(first: RunView, second: RunView) -> Comparison:
@@ -36,7 +36,11 @@ def comparison(first: RunView, second: RunView) -> Comparison:
         same_settings=[(name, value) for name, value, other in settings if value == other],
         claims=_rows(_verdicts(first), _verdicts(second)),
         metrics=_metrics(_last(first, own), _last(second, others)),
-        curves={name: (own[name], others[name]) for name in own if name in others},
+        curves={
+            name: (own[name], others[name])
+            for name in own
+            if len(own[name][0]) > 1 and len(others.get(name, ([], []))[0]) > 1
+        },
     )
 
 

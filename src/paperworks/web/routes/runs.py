@@ -61,9 +61,8 @@ async def show_run(request: Request, run_id: str) -> Response:
     record = await asyncio.to_thread(find, shared.runs, run_id)
     view = await asyncio.to_thread(run_view, record)
     found = curves(view.metrics)
-    figures, problem = await _figures(
-        shared, {name: {name: curve} for name, curve in found.items() if len(curve[0]) > 1}
-    )
+    drawn = {name: curve for name, curve in found.items() if len(curve[0]) > 1}
+    figures, problem = await _figures(shared, {name: {"this run": curve} for name, curve in drawn.items()})
     job = await asyncio.to_thread(job_of, shared, record)
     return form_page(
         request,
@@ -73,8 +72,9 @@ async def show_run(request: Request, run_id: str) -> Response:
         job=job,
         command=shlex.join(["paperworks", *job.arguments]) if job else view.command,
         figures=figures,
-        left_out=[name for name, curve in found.items() if len(curve[0]) > 1][MOST_FIGURES:],
-        last={name: f"{values[-1]:.4g}" for name, (_, values) in found.items()},
+        left_out=list(drawn)[MOST_FIGURES:],
+        single={name: f"{values[-1]:.4g}" for name, (_, values) in found.items() if name not in drawn},
+        last={name: f"{values[-1]:.4g}" for name, (_, values) in drawn.items()},
         drawing_problem=problem,
         is_repeatable=record.verb in VERBS,
         has_report=await asyncio.to_thread(_has_report, record),
@@ -124,9 +124,10 @@ def ask_again(request: Request, run_id: str) -> Response:
     shared = rooms(request)
     record = find(shared.runs, run_id)
     try:
-        return form_page(request, "run_again.html", run=record, order=again(shared, record), problem="")
+        line = shlex.join(["paperworks", *again(shared, record).whole])
     except PaperworksError as error:
-        return form_page(request, "run_again.html", 422, run=record, order=None, problem=str(error))
+        return form_page(request, "run_again.html", 422, run=record, line="", problem=str(error))
+    return form_page(request, "run_again.html", run=record, line=line, problem="")
 
 
 @router.post("/runs/{run_id}/again")
@@ -137,7 +138,7 @@ async def run_again(request: Request, run_id: str) -> Response:
     try:
         job = await place(shared, again(shared, record))
     except PaperworksError as error:
-        return form_page(request, "run_again.html", 422, run=record, order=None, problem=str(error))
+        return form_page(request, "run_again.html", 422, run=record, line="", problem=str(error))
     return RedirectResponse(f"/jobs/{job.id}", 303)
 
 
@@ -198,7 +199,7 @@ async def _figures(shared: Rooms, series: Mapping[str, Mapping[str, Any]]) -> tu
     if not shown:
         return [], ""
     requests = [
-        {"title": name, "x": "step", "y": name, "series": {each: list(curve) for each, curve in lines.items()}}
+        {"title": "", "x": "step", "y": name, "series": {each: list(curve) for each, curve in lines.items()}}
         for name, lines in shown.items()
     ]
     try:
