@@ -8,6 +8,7 @@ from pathlib import Path
 
 NAMES = (
     "start_up",
+    "page_speed",
     "sampling_speed",
     "training_speed",
     "unlearning_step_speed",

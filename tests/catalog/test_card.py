@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paperworks.catalog.card import Card, Published, Sourcing, parse_card, read_card
+from paperworks.catalog.card import TOPICS, Card, Equation, Published, Sourcing, parse_card, read_card
 from paperworks.catalog.index import CARDS_FOLDER
 from paperworks.core.errors import DataError, PaperworksError
 
@@ -169,3 +169,36 @@ def test_a_whole_card_has_5_to_10_keywords_at_most_12(shipped):
 
 def test_example_is_valid_toml():
     assert tomllib.loads(EXAMPLE)["year"] == 2024
+
+
+def test_every_paper_says_in_plain_words_what_it_is_and_what_is_easy_to_get_wrong(shipped):
+    lacking = [
+        card.slug
+        for card in shipped
+        if card.topic not in TOPICS
+        or not 200 <= len(card.plain) <= 700
+        or not 3 <= len(card.traps) <= 7
+        or not 2 <= len(card.equations) <= 8
+    ]
+    assert lacking == []
+
+
+def test_plain_words_traps_and_formulas_are_read_and_come_back_from_the_index():
+    more = """plain = "What it is."
+traps = ["One.", "Two."]
+"""
+    formula = """
+[[equations]]
+name = "The loss"
+tex = '\\ell(x) = x'
+where = "$x$ is a number."
+"""
+    card = parse_card(EXAMPLE.replace("[sourcing]", more + "\n[sourcing]") + formula)
+    assert (card.plain, card.traps) == ("What it is.", ("One.", "Two."))
+    assert card.equations == (Equation("The loss", "\\ell(x) = x", "$x$ is a number.", ""),)
+    assert Card.from_dict(card.as_dict()) == card
+
+
+def test_a_formula_without_tex_is_named():
+    with pytest.raises(DataError, match=r"equations\[1\]\.tex"):
+        parse_card(EXAMPLE + '\n[[equations]]\nname = "The loss"\n')

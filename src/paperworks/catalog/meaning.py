@@ -95,10 +95,11 @@ def blend(by_words: Found, by_meaning: Sequence[tuple[str, float]]) -> list[tupl
     Reciprocal rank fusion (Cormack, Clarke and Büttcher 2009): a paper gets 1/(60 + rank) from each ranking that has it,
     so that scores of different kinds need not be compared. Names (rDPO) are found by words, descriptions by meaning. Hits
     by words that have only some of them are left out: in a whole sentence they share little more than its commonest words.
+    Of two papers with the same score the better one by words comes first: a name typed is that name.
     """
-    totals = {slug: 0.0 for slug, _ in by_meaning}
+    totals: dict[str, float] = {}
     words = [hit.card.slug for hit in by_words.hits] if by_words.complete else []
-    for ranking in ([slug for slug, _ in by_meaning], words):
+    for ranking in (words, [slug for slug, _ in by_meaning]):
         for rank, slug in enumerate(ranking, start=1):
             totals[slug] = totals.get(slug, 0.0) + (_RANK_OFFSET + 1) / (_RANK_OFFSET + rank) / 2
     return sorted(totals.items(), key=lambda item: -item[1])

@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
 def _blocks(card: Card, evidence: Evidence) -> list[str]:
     blocks = [
         "\n".join(_head(card)),
+        *([_block("In plain words", paragraph(card.plain))] if card.plain else []),
         _block("What it gives", paragraph(card.gives)),
         _block("Use it", *_use(card)),
         _block("Your data", paragraph(card.data)),
@@ -45,6 +46,8 @@ def _blocks(card: Card, evidence: Evidence) -> list[str]:
         _block("Evidence here", *_evidence(card, evidence)),
         _block("How it works", paragraph(card.mechanism)),
     ]
+    if card.traps:
+        blocks.append(_block("Easy to get wrong", *(paragraph(f"- {trap}", hanging=2) for trap in card.traps)))
     if card.baselines:
         blocks.append(_block("Compared with", paragraph(", ".join(card.baselines))))
     blocks.append(_block("Published settings", paragraph(card.defaults)))

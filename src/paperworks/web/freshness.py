@@ -5,6 +5,7 @@ Rendered pages are kept under that number, so that reading costs no database. It
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -15,7 +16,7 @@ from paperworks.catalog.index import CARDS_FOLDER
 from paperworks.core.files import home
 
 SECONDS = 0.5  # between two looks
-MOST_SECONDS = 5.0  # that anything is kept
+LIVE_SECONDS = 3.0  # that a page of something running is kept: it may end without a word in the store
 
 
 class Freshness:
@@ -23,13 +24,13 @@ class Freshness:
 
     def __init__(self) -> None:
         self._store = home().absolute() / "runs.sqlite"
-        self._looked = self._grew = -MOST_SECONDS
+        self._looked = -SECONDS
         self._seen: tuple[object, ...] = ()
         self._number = 0
         self._catalog: Catalog | None = None
 
     def number(self) -> int:
-        """Grows with every change seen, and every few seconds: a run's process may end without a word in the store."""
+        """Grows with every change seen."""
         now = time.monotonic()
         if now - self._looked >= SECONDS:
             self._looked = now
@@ -37,11 +38,6 @@ class Freshness:
             if seen != self._seen:
                 self._seen, self._catalog = seen, None
                 self._number += 1
-            elif now - self._grew >= MOST_SECONDS:
-                self._number += 1
-            else:
-                return self._number
-            self._grew = now
         return self._number
 
     def catalog(self) -> Catalog:
@@ -61,22 +57,23 @@ class PageCache:
 
     def __init__(self, most: int = 512) -> None:
         self._most, self._number = most, -1
-        self._kept: OrderedDict[object, tuple[bytes, ...]] = OrderedDict()
+        self._kept: OrderedDict[object, tuple[float, tuple[bytes, ...]]] = OrderedDict()
 
     def get(self, key: object, number: int) -> tuple[bytes, ...] | None:
         """What was put under the key in this state."""
         if number != self._number:
             self._kept.clear()
             self._number = number
-        found = self._kept.get(key)
-        if found is not None:
-            self._kept.move_to_end(key)
+        until, found = self._kept.get(key, (0.0, None))
+        if found is None or time.monotonic() > until:
+            return None
+        self._kept.move_to_end(key)
         return found
 
-    def put(self, key: object, number: int, content: tuple[bytes, ...]) -> None:
-        """Keeps an answer, unless things have changed while it was made."""
+    def put(self, key: object, number: int, content: tuple[bytes, ...], *, is_live: bool = False) -> None:
+        """Keeps an answer, unless things have changed while it was made; a live one for a few seconds."""
         if number == self._number:
-            self._kept[key] = content
+            self._kept[key] = (time.monotonic() + LIVE_SECONDS if is_live else math.inf, content)
             if len(self._kept) > self._most:
                 self._kept.popitem(last=False)
 

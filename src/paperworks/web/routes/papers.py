@@ -26,9 +26,9 @@ async def show_list(request: Request) -> Response:
     shared, query = rooms(request), Query.of(request.query_params)
     is_part = request.query_params.get("part") == "results"
 
-    async def make() -> str:
+    async def make() -> tuple[str, bool]:
         found = listing(shared.freshness.catalog(), query)
-        return html("_results.html" if is_part else "papers.html", found=found, query=query, orders=ORDERS)
+        return html("_results.html" if is_part else "papers.html", found=found, query=query, orders=ORDERS), False
 
     return await _kept(request, shared, ("list", query, is_part), make)
 
@@ -48,11 +48,12 @@ async def show_figures(request: Request, slug: str) -> Response:
 async def _paper(request: Request, slug: str, template: str) -> Response:
     shared = rooms(request)
 
-    async def make() -> str:
+    async def make() -> tuple[str, bool]:
         shared.freshness.catalog().card(slug)
         figures, problem = await _figures(shared, slug)
         view = paper_view(shared.freshness.catalog(), slug, figures)
-        return html(template, view=view, card=view.card, drawing_problem=problem)
+        text = html(template, view=view, card=view.card, drawing_problem=problem)
+        return text, any(run.status == "running" for run, _ in view.runs)
 
     return await _kept(request, shared, (template, slug), make)
 
@@ -68,14 +69,17 @@ async def _figures(shared: Rooms, slug: str) -> tuple[Mapping[str, Sequence[Mapp
         return {}, str(error)
 
 
-async def _kept(request: Request, shared: Rooms, key: object, make: Callable[[], Awaitable[str]]) -> Response:
-    """The page under a key, made where it is not kept; compressed where the browser takes it."""
+async def _kept(
+    request: Request, shared: Rooms, key: object, make: Callable[[], Awaitable[tuple[str, bool]]]
+) -> Response:
+    """The page under a key, made (with whether it shows something running) where it is not kept; compressed where it may be."""
     number = shared.freshness.number()
     kept = shared.cache.get(key, number)
     if kept is None:
-        body = (await make()).encode()
-        kept = (body, gzip.compress(body, 6) if len(body) > _SMALL else b"")
-        shared.cache.put(key, number, kept)
+        text, is_live = await make()
+        body = text.encode()
+        kept = (body, gzip.compress(body, 5) if len(body) > _SMALL else b"")
+        shared.cache.put(key, number, kept, is_live=is_live)
     headers = {"cache-control": "no-cache", "vary": "accept-encoding"}
     if kept[1] and "gzip" in request.headers.get("accept-encoding", ""):
         return Response(kept[1], headers={**headers, "content-encoding": "gzip"}, media_type="text/html")
