@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from paperworks.web.app import create_app
+from paperworks.web.descriptions import Descriptions
 from paperworks.web.rooms import Rooms
 from paperworks.web.settings import WebSettings
 
@@ -47,6 +50,22 @@ def csrf(client: TestClient) -> dict[str, str]:
 def post(client: TestClient, csrf: dict[str, str]) -> Callable[..., Any]:
     """Sends a form as this browser does."""
     return lambda path, **fields: client.post(path, data={"csrf": csrf["x-csrf-token"], **fields})
+
+
+@pytest.fixture(scope="session")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the commands take, asked once for all tests of a process."""
+    home = tmp_path_factory.mktemp("described")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PAPERWORKS_HOME", str(home))
+        asyncio.run(Descriptions().prepare())
+    return home / "cache" / "web"
+
+
+@pytest.fixture
+def known_options(own_home: Path, described: Path) -> None:
+    """A home in which the commands have said already what they take."""
+    shutil.copytree(described, own_home / "cache" / "web")
 
 
 async def _nothing(shared: Rooms) -> None:

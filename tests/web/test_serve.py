@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from paperworks.core.jobs import JobQueue
-from paperworks.web.descriptions import Descriptions
 
 EXPERIMENT = ("prdc", {"budget": "smoke"})
 
@@ -71,20 +68,9 @@ class Server:
         return self.process.wait(timeout=30)
 
 
-@pytest.fixture(scope="session")
-def described(tmp_path_factory):
-    """What the commands take, asked once for all servers of these tests."""
-    home = tmp_path_factory.mktemp("described")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PAPERWORKS_HOME", str(home))
-        asyncio.run(Descriptions().prepare())
-    return home / "cache" / "web"
-
-
 @pytest.fixture
-def serve(tmp_path, own_home, described):
+def serve(tmp_path, known_options):
     """Starts servers, and ends them and what they began."""
-    shutil.copytree(described, own_home / "cache" / "web")
     started = []
 
     def start(*more):
