@@ -79,3 +79,15 @@ def test_a_query_is_its_address():
     query = Query(q="a b&c", wing="control")
     assert query.address() == "/?q=a+b%26c&wing=control"
     assert query.address(wing="", year="2024") == "/?q=a+b%26c&year=2024"
+
+
+def test_by_meaning_all_that_are_near_come_in_its_order_and_words_are_still_shown(catalog):
+    ranking = [
+        ("spo", 0.9),
+        ("rdpo", 0.5),
+        *((card.slug, 0.1) for card in catalog.cards() if card.slug not in ("spo", "rdpo")),
+    ]
+    found = listing(catalog, Query(q="nowhere to be found"), ranking)
+    assert [item.card.slug for item in found.items[:2]] == ["spo", "rdpo"] and len(found.items) == 20
+    blended = listing(catalog, Query(q="flipped labels"), ranking).items
+    assert any(is_match for item in blended for _, is_match in item.snippet)

@@ -26,7 +26,7 @@ Post = Callable[..., Any]
 def start(settings: WebSettings) -> Start:
     """Starts a run in the server's folder of runs."""
 
-    def begin(folder: str = "one", verb: str = "run", name: str = "prdc", **config: Any) -> Run:
+    def begin(folder: str = "one", verb: str = "run", name: str = "prdc", /, **config: Any) -> Run:
         return RunStore().start(verb, name, settings.runs / folder, config or {"slug": name, "budget": "small"})
 
     return begin
@@ -116,7 +116,7 @@ def test_a_run_is_found_by_the_beginning_of_its_id_and_by_nothing_else(client: T
     run = start()
     run_id = finished(run)
     assert client.get(f"/runs/{run_id[:5]}").status_code == 200
-    for word in ("one", "..", "%2e%2e", "*", "%00", "f" * 40, "%"):
+    for word in ("one", "...", "*", "%00", "f" * 40, "%"):
         assert client.get(f"/runs/{word}").status_code == 404, word
 
 
@@ -163,10 +163,11 @@ def test_damage_hides_nothing_else(
 def test_aliases_that_stand_for_more_than_a_memory_holds_are_cut(client: TestClient, start: Start) -> None:
     run = start()
     run_id = finished(run)
-    lines = ["a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]"]
-    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 15)]
-    (run.folder / "run.yaml").write_text("\n".join(lines))
-    assert len(client.get(f"/runs/{run_id}").text) < 1_000_000
+    for first, more in (("[1, 2]", "[{0}, {0}]"), ("{{x: 1}}", "{{{{<<: [{0}, {0}]}}}}")):
+        lines = [f"a0: &a0 {first}", *(f"a{n}: &a{n} {more.format(f'*a{n - 1}')}" for n in range(1, 60))]
+        (run.folder / "run.yaml").write_text("\n".join(lines).replace("{{", "{").replace("}}", "}"))
+        page = client.get(f"/runs/{run_id}")
+        assert page.status_code == 200 and len(page.text) < 1_000_000
 
 
 def test_a_folder_that_is_gone_is_said(client: TestClient, start: Start) -> None:
@@ -364,7 +365,8 @@ def test_programs_queue_a_run_again(client: TestClient, start: Start, csrf: dict
 
 @pytest.mark.parametrize(
     "path",
-    ["/api/runs?limit=501", "/api/runs?offset=-1", f"/api/runs?offset={10**40}", "/api/runs?status=odd", "/api/runs/%00", "/api/runs/x"],
+    ["/api/runs?limit=501", "/api/runs?offset=-1", f"/api/runs?offset={10**40}", "/api/runs?status=odd",
+     "/api/runs/%00", "/api/runs/x"],
 )  # fmt: skip
 def test_what_is_out_of_range_is_refused(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 422

@@ -67,7 +67,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         shared.streams.close()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, shared.encoder.close(), return_exceptions=True)
 
 
 async def _prepare(shared: Rooms) -> None:

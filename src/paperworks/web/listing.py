@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 from urllib.parse import urlencode
@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from paperworks.catalog import Card, Catalog, Evidence
 from paperworks.catalog.card import TOPICS, WINGS
 from paperworks.catalog.commands import methods
+from paperworks.catalog.meaning import blend
 from paperworks.core.runs import RunStore
 
 Order = Literal["", "new", "trending", "year", "name"]
@@ -23,6 +24,7 @@ ORDERS: Mapping[Order, str] = {
     "name": "by name",
 }
 DAYS_OF_TREND = 30
+MOST_BY_MEANING = 20  # every paper means something; these are near
 MOST_WORDS = 300  # letters of a search that are looked at
 
 
@@ -89,24 +91,22 @@ class Listing:
 
 
 def listing(
-    catalog: Catalog, query: Query, rank: Callable[[str], Sequence[tuple[str, float]]] | None = None
+    catalog: Catalog, query: Query, by_meaning: Sequence[tuple[str, float]] | None = None, note: str = ""
 ) -> Listing:
-    """Answers a query. `rank` orders all papers by meaning, best first, where that is to be searched by."""
+    """Answers a query. `by_meaning` ranks all papers by what the words mean, where that was asked for."""
     trend = trending(catalog)
     items = {card.slug: _item(card, catalog.evidence(card.slug), trend) for card in catalog.cards()}
-    note = ""
     near: tuple[str, ...] = ()
     if query.q:
         found = catalog.search(query.q, limit=len(items))
         hits = {hit.card.slug: replace(items[hit.card.slug], snippet=hit.snippet) for hit in found.hits}
-        if rank is not None:
-            order = [slug for slug, _ in rank(query.q)]
-            items = {slug: hits.get(slug, items[slug]) for slug in order}
+        if by_meaning is not None:
+            ranked = [slug for slug, _ in blend(found, by_meaning)][:MOST_BY_MEANING]
+            items = {slug: hits.get(slug, items[slug]) for slug in ranked}
         else:
-            items = hits
-            near = found.near
+            items, near = hits, found.near
             if hits and not found.complete:
-                note = "No paper has all these words; these have some of them."
+                note = note or "No paper has all these words; these have some of them."
     chosen = [item for item in items.values() if _passes(item, query)]
     return Listing(
         query, tuple(_ordered(chosen, query)), len(catalog.cards()), _counts(items.values(), query), note, near

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from paperworks.catalog import Catalog
+from paperworks.catalog.meaning import Meaning
 from paperworks.core.jobs import JobQueue
 from paperworks.core.runs import RunStore
 from paperworks.web.descriptions import Descriptions
 from paperworks.web.drawings import Drawings
 from paperworks.web.folders import Folders
 from paperworks.web.freshness import Freshness, PageCache
+from paperworks.web.meaning_process import QueryEncoder
 from paperworks.web.run_reports import Reports
 from paperworks.web.settings import WebSettings
 from paperworks.web.streams import Streams
@@ -31,12 +34,21 @@ class Rooms:
     reports: Reports = field(default_factory=Reports)
     queue: JobQueue = field(default_factory=JobQueue)
     runs: RunStore = field(default_factory=RunStore)
+    encoder: QueryEncoder = field(default_factory=QueryEncoder)
     workers: Workers = field(init=False)
     streams: Streams = field(init=False)
+    _meaning: tuple[Catalog, Meaning] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.workers = Workers(self.queue, self.settings.runs, self.settings.jobs)
         self.streams = Streams(self.queue)
+
+    def meaning(self) -> Meaning:
+        """The vectors of the cards as they are now. Raises DataError where the file is missing or damaged."""
+        catalog = self.freshness.catalog()
+        if self._meaning is None or self._meaning[0] is not catalog:
+            self._meaning = catalog, Meaning.open(catalog.cards())
+        return self._meaning[1]
 
 
 def rooms(request: Request) -> Rooms:

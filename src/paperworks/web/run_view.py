@@ -18,7 +18,6 @@ from typing import Any
 from paperworks.catalog import run_results
 from paperworks.catalog.run_results import DAMAGE
 from paperworks.core.errors import PaperworksError, RunError
-from paperworks.core.options import load_yaml
 from paperworks.core.runs import RunRecord, RunStore, read_metrics
 
 Curve = tuple[list[float], list[float]]  # steps, values
@@ -101,11 +100,24 @@ def verdict_counts(record: RunRecord) -> Mapping[str, int]:
     return counts if any(counts.values()) else {}
 
 
-def settings_of(folder: Path) -> dict[str, Any]:
-    """The content of a run's run.yaml; empty where there is none. Raises RunError or OptionError for a damaged one."""
+def settings_of(folder: Path) -> Any:
+    """The content of a run's run.yaml, to be shown; empty where there is none. Raises RunError for a damaged one.
+
+    Aliases within it may stand for more than a memory holds: `sendable` cuts that.
+    """
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            """Leaves merges (`<<`) as they are, which then count as damage: merged aliases grow without limit."""
+
     if not (folder / "run.yaml").exists():
         return {}
-    return load_yaml(own_file(folder, "run.yaml", MOST_YAML_BYTES))
+    path = own_file(folder, "run.yaml", MOST_YAML_BYTES)
+    try:
+        return yaml.load(path.read_bytes(), Plain) or {}  # a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError, OSError):
+        raise RunError(f"{path}: damaged, expected YAML; its settings are not shown") from None
 
 
 def metrics_of(folder: Path) -> list[dict[str, Any]]:

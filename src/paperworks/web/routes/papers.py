@@ -10,7 +10,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from paperworks.catalog.evidence import is_usable
-from paperworks.core.errors import RunError
+from paperworks.catalog.meaning import is_installed
+from paperworks.core.errors import DataError, ModelError, RunError
 from paperworks.web.listing import ORDERS, Query, listing
 from paperworks.web.paper_view import paper_view, record_path
 from paperworks.web.rendering import html
@@ -27,8 +28,16 @@ async def show_list(request: Request) -> Response:
     is_part = request.query_params.get("part") == "results"
 
     async def make() -> tuple[str, bool]:
-        found = listing(shared.freshness.catalog(), query)
-        return html("_results.html" if is_part else "papers.html", found=found, query=query, orders=ORDERS), False
+        catalog, ranked, problem = shared.freshness.catalog(), None, ""
+        if query.q and query.by == "meaning":
+            try:
+                ranked = shared.meaning().rank(await shared.encoder.encode(query.q))
+            except (ModelError, DataError) as error:  # words find something all the same
+                problem = f"Found by words alone: {error}"
+        found = listing(catalog, query, ranked, problem)
+        name = "_results.html" if is_part else "papers.html"
+        text = html(name, found=found, query=query, orders=ORDERS, has_meaning=is_installed())
+        return text, bool(problem)
 
     return await _kept(request, shared, ("list", query, is_part), make)
 
