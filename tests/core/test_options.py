@@ -158,3 +158,10 @@ def test_bad_yaml_names_file_and_line(tmp_path, content, message):
 def test_missing_yaml_file_is_said(tmp_path):
     with pytest.raises(OptionError, match="no such file"):
         load_yaml(tmp_path / "none.yaml")
+
+
+def test_aliases_of_aliases_are_read_in_no_time(tmp_path):
+    lines = ["a0: &a0 [1, 1]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))]
+    file = tmp_path / "run.yaml"
+    file.write_text("\n".join(lines))
+    assert next(iter(load_yaml(file))) == "a0"

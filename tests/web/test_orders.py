@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from paperworks.core.errors import OptionError
+from paperworks.core.errors import RunError
 from paperworks.web.orders import Order, check
 
 pytestmark = pytest.mark.usefixtures("known_options")
@@ -162,5 +162,5 @@ def test_what_a_job_prints_is_shown_as_text(client, post, shared, unchecked):
 @pytest.mark.parametrize("words", [["--budget=huge"], ["--seed=1"]])
 def test_a_check_says_what_the_command_says(shared, tmp_path, words):
     wanted = Order("run", "prdc", ("run", "prdc", *words), tmp_path / "out")
-    with pytest.raises(OptionError, match=r"run: .*'huge'|unknown option --seed .did you mean"):
+    with pytest.raises(RunError, match=r"run: .*'huge'|unknown option --seed .did you mean"):
         asyncio.run(check(shared, wanted))

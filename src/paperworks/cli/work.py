@@ -31,7 +31,8 @@ def main(job_id: str) -> int:
         raise
     code = 1
     try:
-        code = command_line(arguments(job))
+        sys.argv = ["paperworks", *arguments(job)]  # as runs write down what made them
+        code = command_line(sys.argv[1:])
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     finally:

@@ -341,9 +341,13 @@ def _default_text(value: Any) -> str:
     return "none" if is_empty else typed_text(value) or ""
 
 
-def _refuse_double_keys(node: Any, path: str | Path) -> None:
+def _refuse_double_keys(node: Any, path: str | Path, visited: set[int] | None = None) -> None:
     import yaml
 
+    visited = set() if visited is None else visited
+    if id(node) in visited:  # named again by an alias: aliases of aliases would be walked for ever
+        return
+    visited.add(id(node))
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, item in node.value:
@@ -351,7 +355,7 @@ def _refuse_double_keys(node: Any, path: str | Path) -> None:
                 raise OptionError(f"{path}:{key.start_mark.line + 1}: {key.value!r} is given twice; keep one of them")
             if isinstance(key.value, str):
                 seen.add(key.value)
-            _refuse_double_keys(item, path)
+            _refuse_double_keys(item, path, visited)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _refuse_double_keys(item, path)
+            _refuse_double_keys(item, path, visited)

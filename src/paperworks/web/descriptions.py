@@ -16,6 +16,7 @@ from paperworks import __version__
 from paperworks.catalog.evidence import PACKAGE
 from paperworks.core.errors import OptionError, RunError, did_you_mean
 from paperworks.core.files import cache_dir, read_json
+from paperworks.web.children import answer_of
 
 SECONDS = 300.0
 
@@ -33,7 +34,7 @@ class Descriptions:
             if self._found is None:
                 path = cache_dir("web") / f"options-{_state_of_program()}.json"
                 if not path.is_file():
-                    await _ask(path)
+                    await answer_of("paperworks.cli.describe", str(path), what="asking the commands", seconds=SECONDS)
                 self._found = read_json(path)
             return self._found
 
@@ -63,21 +64,3 @@ def _state_of_program() -> str:
         if site.name == "site-packages" and site.is_dir():
             total.update(f"{site} {site.stat().st_mtime_ns}".encode())
     return total.hexdigest()[:24]
-
-
-async def _ask(path: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "paperworks.cli.describe", str(path),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        _, errors = await asyncio.wait_for(process.communicate(), SECONDS)
-    except TimeoutError:
-        raise RunError(f"the commands did not say what they take within {SECONDS:.0f} s; load the page again") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode or not path.is_file():
-        last = errors.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise RunError(f"the commands cannot say what they take: {last[0] if last else 'no reason given'}")

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paperworks import __version__
-from paperworks.core.errors import PaperworksError, RunError
+from paperworks.core.errors import PaperworksError
 from paperworks.core.files import cache_dir, read_json, write_atomic
+from paperworks.web.children import answer_of
 
 if TYPE_CHECKING:
     from paperworks.experiment.figures import RecordFigure
@@ -52,27 +53,9 @@ class Drawings:
         if not kept.is_file():
             async with self._lock:
                 if not kept.is_file():
-                    write_atomic(kept, await _output(text, at_leisure))
+                    words = ("paperworks.web.drawings", *(["at-leisure"] if at_leisure else []))
+                    write_atomic(kept, await answer_of(*words, what="drawing", seconds=SECONDS, given=text.encode()))
         return read_json(kept)
-
-
-async def _output(request: str, at_leisure: bool) -> str:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "paperworks.web.drawings", *(["at-leisure"] if at_leisure else []),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        out, errors = await asyncio.wait_for(process.communicate(request.encode()), SECONDS)
-    except TimeoutError:
-        raise RunError(f"figures were not drawn within {SECONDS:.0f} s; try again when less is going on") from None
-    finally:
-        if process.returncode is None:  # too slow, or whoever asked has gone
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        last = errors.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise RunError(f"figures could not be drawn: {last[0] if last else 'no reason given'}")
-    return out.decode()
 
 
 def draw(request: Mapping[str, Any]) -> Any:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from paperworks.core.errors import OptionError, RunError
+from paperworks.core.errors import OptionError
 from paperworks.core.jobs import Job
 from paperworks.core.runs import default_folder
+from paperworks.web.children import answer_of
 from paperworks.web.forms import Typed, words
 from paperworks.web.rooms import Rooms
 
@@ -90,27 +89,12 @@ async def command_of(shared: Rooms, verb: str, names: Sequence[str]) -> str:
 
 
 async def check(shared: Rooms, wanted: Order) -> None:
-    """Lets the command itself check everything that it checks before it computes. Raises OptionError with what it says."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "paperworks", *wanted.whole, "--dry-run",
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        cwd=shared.settings.runs,
-    )  # fmt: skip
-    try:
-        _, errors = await asyncio.wait_for(process.communicate(), CHECK_SECONDS)
-    except TimeoutError:
-        raise RunError(f"the options were not checked within {CHECK_SECONDS:.0f} s; try again") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        lines = errors.decode("utf-8", "replace").strip().splitlines()
-        said = next((line for line in reversed(lines) if line.startswith("paperworks: ")), (lines or ["no reason"])[-1])
-        raise OptionError(said.removeprefix("paperworks: ").removeprefix("error: "))
+    """Lets the command itself check everything that it checks before it computes. Raises RunError with what it says."""
+    words = ("paperworks", *wanted.whole, "--dry-run")
+    await answer_of(*words, what="checking the options", seconds=CHECK_SECONDS, folder=shared.settings.runs)
 
 
 async def place(shared: Rooms, wanted: Order) -> Job:
-    """Checks an order and puts it into the queue. Raises OptionError, or RunError where its folder is taken."""
+    """Checks an order and puts it into the queue. Raises RunError where it is refused, or its folder is taken."""
     await check(shared, wanted)
     return shared.queue.submit(wanted.whole, wanted.verb, wanted.name, wanted.folder)

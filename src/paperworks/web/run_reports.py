@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 
 from paperworks.core.errors import RunError
 from paperworks.core.runs import RunRecord
+from paperworks.web.children import answer_of
 from paperworks.web.run_view import own_file
 
 NAME = "report.html"
@@ -30,7 +30,9 @@ class Reports:
         if not await asyncio.to_thread(is_current, record):
             async with self._lock:
                 if not await asyncio.to_thread(is_current, record):
-                    await _make(record)
+                    await answer_of(
+                        "paperworks", "report", record.id, what=f"the report of run {record.id}", seconds=SECONDS
+                    )
         return await asyncio.to_thread(_content, record.folder)
 
 
@@ -55,24 +57,3 @@ def _content(folder: Path) -> bytes:
             return file.read(MOST_BYTES)
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-async def _make(record: RunRecord) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "paperworks", "report", record.id, "--json",
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        _, errors = await asyncio.wait_for(process.communicate(), SECONDS)
-    except TimeoutError:
-        raise RunError(
-            f"run {record.id}: its report was not made within {SECONDS:.0f} s; type: paperworks report {record.id}"
-        ) from None
-    finally:
-        if process.returncode is None:  # too slow, or whoever asked has gone
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        lines = errors.decode("utf-8", "replace").strip().splitlines()
-        said = next((line for line in reversed(lines) if line.startswith("paperworks: ")), (lines or ["no reason"])[-1])
-        raise RunError(said.removeprefix("paperworks: ").removeprefix("error: "))

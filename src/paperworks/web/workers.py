@@ -20,11 +20,10 @@ from paperworks.core.files import home
 from paperworks.core.jobs import Job, JobQueue
 from paperworks.core.processes import process_is_alive
 from paperworks.core.progress_mirror import VARIABLE as PROGRESS_VARIABLE
+from paperworks.web.children import environment
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_STOP = 20.0  # after Ctrl-C, before the kill
-# What the server knows and jobs do not need.
-_SECRETS = ("PAPERWORKS_TOKEN", "PAPERWORKS_SMTP_")
 
 
 class Workers:
@@ -71,9 +70,8 @@ class Workers:
     def _start(self, job: Job) -> None:
         log = self._queue.log(job.id)
         log.parent.mkdir(parents=True, exist_ok=True)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
-        environment = {
-            **kept,
+        variables = {
+            **environment(),
             "PAPERWORKS_HOME": str(home().absolute()),
             PROGRESS_VARIABLE: str(self._queue.progress(job.id)),
             "PYTHONUNBUFFERED": "1",
@@ -82,7 +80,7 @@ class Workers:
         with log.open("ab") as out:
             self._processes[job.id] = subprocess.Popen(
                 [sys.executable, "-m", "paperworks.cli.work", job.id],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self._runs, env=environment,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self._runs, env=variables,
                 start_new_session=True,  # a Ctrl-C in the server's terminal is the server's
             )  # fmt: skip
 
