@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -71,16 +70,13 @@ async def start_compare(request: Request) -> Response:
 
 async def typed_of(shared: Rooms, form: FormData) -> Typed:
     """What a submitted form holds; a file that was chosen takes the place of the path beside it."""
-    pairs: list[tuple[str, str]] = []
+    typed = [(name, value) for name, value in form.multi_items() if isinstance(value, str) and name not in NOT_OPTIONS]
+    kept: dict[str, str] = {}
     for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            option = name.removeprefix("upload-")
-            if value.filename:
-                path: Path = await uploads.keep(value, shared.folders.uploads, shared.settings.upload_bytes)
-                pairs = [pair for pair in pairs if pair[0] != option] + [(option, str(path))]
-        elif name not in NOT_OPTIONS and not (name in dict(pairs) and f"upload-{name}" in form):
-            pairs.append((name, value))
-    return Typed.of(pairs)
+        if isinstance(value, UploadFile) and value.filename:
+            path = await uploads.keep(value, shared.folders.uploads, shared.settings.upload_bytes)
+            kept[name.removeprefix("upload-")] = str(path)
+    return Typed.of([*(pair for pair in typed if pair[0] not in kept), *kept.items()])
 
 
 async def _start(request: Request, verb: str, names: Sequence[str]) -> Response:
