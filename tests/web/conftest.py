@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from following import PUBLIC, Postbox, smtp_server
 
 from paperworks.web.app import create_app
 from paperworks.web.descriptions import Descriptions
@@ -50,6 +51,21 @@ def csrf(client: TestClient) -> dict[str, str]:
 def post(client: TestClient, csrf: dict[str, str]) -> Callable[..., Any]:
     """Sends a form as this browser does."""
     return lambda path, **fields: client.post(path, data={"csrf": csrf["x-csrf-token"], **fields})
+
+
+@pytest.fixture
+def postbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Postbox]:
+    """A mail server on loopback, named in the environment as a user names theirs; what it took is in the box."""
+    with smtp_server() as box:
+        settings = {
+            "SMTP_HOST": "127.0.0.1",
+            "SMTP_PORT": box.port,
+            "SMTP_FROM": "papers@example.org",
+            "BASE_URL": PUBLIC,
+        }
+        for name, value in settings.items():
+            monkeypatch.setenv(f"PAPERWORKS_{name}", str(value))
+        yield box
 
 
 @pytest.fixture(scope="session")

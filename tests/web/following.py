@@ -19,6 +19,7 @@ from aiosmtpd.smtp import SMTP, AuthResult
 from paperworks.catalog import Catalog
 from paperworks.web import freshness
 
+PUBLIC = "https://papers.example.org"  # where others reach the page
 INTERVAL = {"mean": 0.2, "low": 0.1, "high": 0.3}
 
 

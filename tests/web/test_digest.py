@@ -4,7 +4,7 @@ import datetime
 import json
 
 import pytest
-from following import catalog_of, html_of, install_results, link, record, smtp_server, text_of
+from following import PUBLIC, catalog_of, html_of, install_results, link, record, text_of
 
 from paperworks.cli.main import main
 from paperworks.core.errors import RunError
@@ -15,7 +15,6 @@ from paperworks.web.follow.history import note_changes
 from paperworks.web.follow.mail import MailSettings
 from paperworks.web.follow.subscribers import Subscribers
 
-BASE = "https://papers.example.org"
 LONG_AGO = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 DAY, MINUTE = datetime.timedelta(days=1), datetime.timedelta(minutes=1)
 ADA, EVE = "ada@example.org", "eve@example.org"
@@ -29,20 +28,6 @@ def results(tmp_path, monkeypatch):
     note_changes(catalog_of(folder))
     install_results(monkeypatch, folder)
     return folder
-
-
-@pytest.fixture
-def postbox(monkeypatch):
-    with smtp_server() as postbox:
-        variables = {
-            "SMTP_HOST": "127.0.0.1",
-            "SMTP_PORT": postbox.port,
-            "SMTP_FROM": "papers@example.org",
-            "BASE_URL": BASE,
-        }
-        for name, value in variables.items():
-            monkeypatch.setenv(f"PAPERWORKS_{name}", str(value))
-        yield postbox
 
 
 @pytest.fixture
@@ -75,7 +60,7 @@ def test_a_digest_tells_new_papers_and_changed_verdicts(results, settings, postb
     for text in (text_of(mail), html_of(mail)):
         assert "newly built: 1/1 claims hold" in text
         assert "it forgets: holds → reversed" in text
-        assert f"{BASE}/papers/rdpo" in text
+        assert f"{PUBLIC}/papers/rdpo" in text
         assert "/runs/" not in text
     assert mail["List-Unsubscribe"] == f"<{link(text_of(mail), '/follow/unsubscribe')}>"
 
@@ -115,19 +100,19 @@ def test_runs_are_told_to_those_who_want_them_without_what_went_wrong(results, t
     run_of(tmp_path, "npo", {"budget": "small", "claims": claims})
     run_of(tmp_path, "rdpo", error="/data/secret.jsonl: no such file")
     news = News.of_now(catalog_of(results))
-    assert digest(news, LONG_AGO, wants_runs=True, base_url=BASE).sections == ()  # they ended less than a minute ago
+    assert digest(news, LONG_AGO, wants_runs=True, base_url=PUBLIC).sections == ()  # they ended less than a minute ago
     later = News(news.changes, news.runs, news.titles, news.until + 2 * MINUTE)
-    [(title, entries)] = digest(later, LONG_AGO, wants_runs=True, base_url=BASE).sections
+    [(title, entries)] = digest(later, LONG_AGO, wants_runs=True, base_url=PUBLIC).sections
     assert title == "Runs"
     assert [(entry.name, entry.text) for entry in entries] == [
         ("run rdpo", "failed"),
         ("run npo", "finished: 1/1 claims hold"),
     ]
-    assert entries[0].url.startswith(f"{BASE}/runs/")
-    assert digest(later, LONG_AGO, wants_runs=False, base_url=BASE).sections == ()
+    assert entries[0].url.startswith(f"{PUBLIC}/runs/")
+    assert digest(later, LONG_AGO, wants_runs=False, base_url=PUBLIC).sections == ()
     # The next digest begins where this one ended, with the runs that it left.
-    assert digest(later, news.until, wants_runs=True, base_url=BASE).sections[0][1] == entries
-    assert digest(later, later.until, wants_runs=True, base_url=BASE).sections == ()
+    assert digest(later, news.until, wants_runs=True, base_url=PUBLIC).sections[0][1] == entries
+    assert digest(later, later.until, wants_runs=True, base_url=PUBLIC).sections == ()
 
 
 def test_a_refused_recipient_stays_due_and_the_others_get_theirs(results, settings, postbox):
@@ -195,7 +180,7 @@ def test_many_runs_are_cut_and_counted(results, tmp_path):
     run = run_of(tmp_path, "npo")
     news = News.of_now(catalog_of(results))
     many = News((), (run,) * 60, news.titles, news.until + 2 * MINUTE)
-    told = digest(many, LONG_AGO, wants_runs=True, base_url=BASE)
+    told = digest(many, LONG_AGO, wants_runs=True, base_url=PUBLIC)
     assert told.subject == "paperworks: newest runs of 60 (50)"
 
 
@@ -234,7 +219,7 @@ def test_a_preview_prints_what_a_subscriber_would_get_and_sends_nothing(results,
     assert main(["digest", "--preview"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("Subject: paperworks: new papers (1)\n")
-    assert f"{BASE}/papers/rdpo" in shown
+    assert f"{PUBLIC}/papers/rdpo" in shown
     assert main(["digest", "--preview", "--frequency", "daily", "--format", "html"]) == 0
     assert capsys.readouterr().out.startswith("<!doctype html>")
     assert main(["digest", "--preview", "--since", "2999-01-01"]) == 0

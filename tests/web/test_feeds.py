@@ -7,12 +7,12 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from following import PUBLIC
 
 from paperworks.web.follow.feeds import MOST_ENTRIES, atom_feed, json_feed, last_changed
 from paperworks.web.follow.history import Change, ClaimChange
 
 ATOM = "{http://www.w3.org/2005/Atom}"
-BASE = "https://papers.example.org"
 AT = datetime.datetime(2026, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
 HOSTILE = "<script>alert(1)</script> & \x00\x0b\ud800 ]]> \"'"
 CHANGE = Change("rdpo", "new", None, {"holds": 1}, (ClaimChange("a < b", "", "holds"),), AT, "2026-02-03", "d" * 64)
@@ -21,7 +21,7 @@ CHANGED = dataclasses.replace(
 )
 
 
-def atom(changes=(CHANGED, CHANGE), titles=None, base=BASE) -> ElementTree.Element:
+def atom(changes=(CHANGED, CHANGE), titles=None, base=PUBLIC) -> ElementTree.Element:
     return ElementTree.fromstring(atom_feed(changes, titles or {"rdpo": "A Title"}, base))
 
 
@@ -31,21 +31,21 @@ def test_atom_has_all_that_its_standard_demands():
     assert feed.findtext(f"{ATOM}updated") == "2026-02-03T04:05:06Z"
     assert feed.findtext(f"{ATOM}author/{ATOM}name") == "paperworks"
     assert {link.get("rel"): link.get("href") for link in feed.findall(f"{ATOM}link")} == {
-        "self": f"{BASE}/feed.atom",
-        "alternate": f"{BASE}/",
+        "self": f"{PUBLIC}/feed.atom",
+        "alternate": f"{PUBLIC}/",
     }
     for entry in feed.findall(f"{ATOM}entry"):
         assert all(entry.findtext(f"{ATOM}{name}") for name in ("id", "title", "updated", "content"))
-        assert entry.find(f"{ATOM}link").get("href") == f"{BASE}/papers/rdpo"
+        assert entry.find(f"{ATOM}link").get("href") == f"{PUBLIC}/papers/rdpo"
     assert feed.findtext(f"{ATOM}entry/{ATOM}title") == (
         "rdpo: verdicts changed: 1/1 claims hold; before: 0/1 claims hold (A Title)"
     )
 
 
 def test_both_feeds_have_the_same_entries():
-    feed = json.loads(json_feed([CHANGED, CHANGE], {"rdpo": "A Title"}, BASE))
+    feed = json.loads(json_feed([CHANGED, CHANGE], {"rdpo": "A Title"}, PUBLIC))
     assert feed["version"] == "https://jsonfeed.org/version/1.1"
-    assert (feed["feed_url"], feed["home_page_url"]) == (f"{BASE}/feed.json", f"{BASE}/")
+    assert (feed["feed_url"], feed["home_page_url"]) == (f"{PUBLIC}/feed.json", f"{PUBLIC}/")
     assert [item["id"] for item in feed["items"]] == [
         entry.findtext(f"{ATOM}id") for entry in atom().findall(f"{ATOM}entry")
     ]
@@ -60,7 +60,7 @@ def test_what_stands_in_claims_and_titles_stays_text():
     assert "<script" not in content
     assert "&lt;script&gt;" in content
     assert feed.findtext(f"{ATOM}entry/{ATOM}title").endswith("(<script>alert(1)</script> & ��� ]]> \"')")
-    assert "<script" not in json.loads(json_feed([hostile], {"rdpo": HOSTILE}, BASE))["items"][0]["content_html"]
+    assert "<script" not in json.loads(json_feed([hostile], {"rdpo": HOSTILE}, PUBLIC))["items"][0]["content_html"]
 
 
 def test_a_verdict_that_comes_back_is_another_entry():
@@ -81,5 +81,5 @@ def test_ids_are_tag_uris_under_every_host(base):
 def test_a_feed_holds_the_newest_and_may_be_empty():
     assert len(atom([CHANGE] * 60).findall(f"{ATOM}entry")) == MOST_ENTRIES == 50
     assert atom([]).findtext(f"{ATOM}updated") == "1970-01-01T00:00:00Z"
-    assert json.loads(json_feed([], {}, BASE))["items"] == []
+    assert json.loads(json_feed([], {}, PUBLIC))["items"] == []
     assert last_changed([CHANGE]) == AT

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 from fastapi.testclient import TestClient
-from following import catalog_of, install_results, link, record, smtp_server, text_of
+from following import PUBLIC, catalog_of, install_results, link, record, text_of
 
 from paperworks.web.app import create_app
 from paperworks.web.follow.digest import send_due
@@ -17,7 +17,6 @@ from paperworks.web.follow.subscribers import Subscribers
 from paperworks.web.settings import WebSettings
 
 ADA, EVE = "ada@example.org", "eve@example.org"
-BASE = "https://papers.example.org"
 NEXT_MONTH = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=31)
 
 
@@ -31,22 +30,8 @@ def results(tmp_path, monkeypatch):
 
 @pytest.fixture
 def browser(results, tmp_path):
-    app = create_app(WebSettings(runs=tmp_path / "runs", works_queue=False, public_url=BASE))
+    app = create_app(WebSettings(runs=tmp_path / "runs", works_queue=False, public_url=PUBLIC))
     return TestClient(app, base_url="http://127.0.0.1:8765")
-
-
-@pytest.fixture
-def postbox(monkeypatch):
-    with smtp_server() as postbox:
-        variables = {
-            "SMTP_HOST": "127.0.0.1",
-            "SMTP_PORT": postbox.port,
-            "SMTP_FROM": "papers@example.org",
-            "BASE_URL": BASE,
-        }
-        for name, value in variables.items():
-            monkeypatch.setenv(f"PAPERWORKS_{name}", str(value))
-        yield postbox
 
 
 def subscribe(browser, email=ADA, **fields):
@@ -61,8 +46,8 @@ def press(browser, page):
 
 
 def opened(browser, url):
-    assert url.startswith(f"{BASE}/")
-    return browser.get(url.removeprefix(BASE))
+    assert url.startswith(f"{PUBLIC}/")
+    return browser.get(url.removeprefix(PUBLIC))
 
 
 def test_from_confirming_to_the_digest_to_one_click_and_no_more(browser, postbox, results):
@@ -79,7 +64,7 @@ def test_from_confirming_to_the_digest_to_one_click_and_no_more(browser, postbox
 
     mail = postbox.mails[-1]
     assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
-    address = mail["List-Unsubscribe"].strip("<>").removeprefix(BASE)
+    address = mail["List-Unsubscribe"].strip("<>").removeprefix(PUBLIC)
     mail_program = TestClient(browser.app, base_url="http://127.0.0.1:8765")  # no cookies, no page seen
     assert mail_program.get(address).status_code == 200
     assert len(Subscribers().all()) == 1
@@ -155,10 +140,10 @@ def test_feeds_tell_what_is_recorded_with_absolute_links(browser):
     atom = browser.get("/feed.atom")
     assert atom.headers["content-type"].startswith("application/atom+xml")
     entry = ElementTree.fromstring(atom.content).find("{*}entry")
-    assert entry.find("{*}link").get("href") == f"{BASE}/papers/npo"
+    assert entry.find("{*}link").get("href") == f"{PUBLIC}/papers/npo"
     feed = browser.get("/feed.json")
     assert feed.headers["content-type"].startswith("application/feed+json")
-    assert [item["url"] for item in json.loads(feed.content)["items"]] == [f"{BASE}/papers/npo"]
+    assert [item["url"] for item in json.loads(feed.content)["items"]] == [f"{PUBLIC}/papers/npo"]
 
 
 @pytest.mark.parametrize("path", ["/feed.atom", "/feed.json"])

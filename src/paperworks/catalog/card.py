@@ -18,7 +18,11 @@ from paperworks.core.errors import DataError, did_you_mean
 WINGS = ("language", "control", "incontext", "layers", "vision", "text", "formal", "audit")
 VERBS = ("run", "train", "compare", "generate", "evaluate", "select", "extract", "audit", "solve")
 NOUNS = ("policy", "source", "reward", "objective", "value", "decoder")
-SOURCING_KINDS = ("published", "mixed", "reconstruction")
+SOURCING_KINDS = {
+    "published": "The method is the published one.",
+    "mixed": "The core is published; some parts are reconstructed or our decision.",
+    "reconstruction": "Core parts are our reconstruction.",
+}
 TOPICS = (
     "preferences",
     "learning from rewards",
@@ -58,6 +62,11 @@ class Sourcing:
 
     kind: str
     note: str
+
+    @property
+    def sentence(self) -> str:
+        """What the kind means, in a sentence."""
+        return SOURCING_KINDS[self.kind]
 
 
 @dataclass(frozen=True)
@@ -190,7 +199,7 @@ def parse_card(text: str, *, file: str = "card") -> Card:
 def _sourcing(card: _Table) -> Sourcing:
     table = card.table("sourcing")
     table.allow_only(field.name for field in fields(Sourcing))
-    return Sourcing(kind=table.text("kind", among=SOURCING_KINDS), note=table.text("note"))
+    return Sourcing(kind=table.text("kind", among=tuple(SOURCING_KINDS)), note=table.text("note"))
 
 
 def _published(card: _Table) -> tuple[Published, ...]:

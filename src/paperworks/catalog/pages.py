@@ -21,11 +21,6 @@ from paperworks.catalog.record import VERDICT_RULE, arm_rows, circumstances, met
 from paperworks.catalog.source_texts import ObjectiveText, module_docstring, objectives_in
 
 MARKS = {"holds": "✓ holds", "reversed": "✗ reversed", "not shown": "○ not shown"}
-SOURCING = {
-    "published": "The method is the published one.",
-    "mixed": "The core is published; some parts are reconstructed or our decision.",
-    "reconstruction": "Core parts are our reconstruction.",
-}
 
 
 def pages(catalog: Catalog | None = None, results: Path | None = None) -> dict[str, str]:
@@ -106,7 +101,7 @@ def paper_page(card: Card, record: Mapping[str, Any] | None, objectives: Sequenc
         f"Published settings: {_plain(card.defaults)}",
         _published(card),
         "## Where the method comes from",
-        _plain(f"{SOURCING[card.sourcing.kind]} {card.sourcing.note}"),
+        _plain(f"{card.sourcing.sentence} {card.sourcing.note}"),
         f"Official code: {_plain(card.code)}." if card.code else "No official code was found.",
     ]
     return _page(lines)

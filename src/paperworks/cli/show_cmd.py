@@ -11,11 +11,6 @@ from paperworks.cli.main import VERBS
 
 HELP = "Show everything about one paper."
 VERDICT_COLOURS = {"holds": "green", "reversed": "red", "not shown": "yellow"}
-SOURCING = {
-    "published": "The method is the published one.",
-    "mixed": "The core is published; some parts are reconstructed or our decision.",
-    "reconstruction": "Core parts are our reconstruction.",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +48,7 @@ def _blocks(card: Card, evidence: Evidence) -> list[str]:
     blocks.append(_block("Published settings", paragraph(card.defaults)))
     if card.published:
         blocks.append(_block("Published figures", *_published(card)))
-    blocks.append(_block("Sourcing", paragraph(f"{SOURCING[card.sourcing.kind]} {card.sourcing.note}")))
+    blocks.append(_block("Sourcing", paragraph(f"{card.sourcing.sentence} {card.sourcing.note}")))
     blocks.append(_block("Keywords", paragraph(", ".join(card.keywords))))
     return blocks
 

@@ -28,11 +28,6 @@ from paperworks.core.runs import RunRecord, RunStore
 from paperworks.web.listing import Verdict, verdict_of
 
 MOST_RUNS = 8
-SOURCING = {
-    "published": "The method is the published one.",
-    "mixed": "The core is published; some parts are reconstructed or our decision.",
-    "reconstruction": "Core parts are our reconstruction.",
-}
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,6 @@ class PaperView:
     published: Sequence[Sequence[str]] = ()
     facts: str = ""
     problem: str = ""
-    sourcing: str = ""
     rule: str = VERDICT_RULE.replace("*", "")
 
 
@@ -98,7 +92,6 @@ def paper_view(catalog: Catalog, slug: str, figures: Mapping[str, Sequence[Mappi
         published=published_rows(record) if record else (),
         facts=f"{seed_counts(record['seeds'])}. {circumstances(record)}" if record else "",
         problem=problem,
-        sourcing=SOURCING[card.sourcing.kind],
     )
 
 
