@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from paperworks.core.errors import OptionError
 from paperworks.web.app import create_app
+from paperworks.web.children import environment
 from paperworks.web.routes.account import own_address
 from paperworks.web.security import PAGE_POLICY, RateLimit
 from paperworks.web.settings import ServeOptions, WebSettings, checked
@@ -112,6 +113,8 @@ def test_a_name_that_points_here_from_elsewhere_is_refused(client):
     assert client.get("/", headers={"host": "evil.example"}).status_code == 421
     assert client.get("/", headers={"host": "evil.example:8765"}).status_code == 421
     assert client.get("/", headers={"host": "localhost:8765"}).status_code == 200
+    for odd in ("[::1", "a]b", "127.0.0.1@evil.example", "localhost/evil.example", ""):
+        assert client.get("/", headers={"host": odd}).status_code == 421
 
 
 def test_pages_allow_no_script_but_the_servers_own(client):
@@ -152,3 +155,18 @@ def test_a_rate_limit_counts_each_client_and_forgets():
     assert [limit.is_exceeded("a") for _ in range(3)] == [False, False, True]
     assert not limit.is_exceeded("b")
     assert not RateLimit(most=1, seconds=0).is_exceeded("a")
+
+
+def test_processes_of_jobs_have_no_secret_of_the_server(monkeypatch):
+    monkeypatch.setenv("PAPERWORKS_TOKEN", TOKEN)
+    monkeypatch.setenv("PAPERWORKS_SMTP_PASSWORD", "another secret")
+    monkeypatch.setenv("PAPERWORKS_HOME", "/somewhere")
+    given = environment()
+    assert given["PAPERWORKS_HOME"] == "/somewhere"
+    assert not {TOKEN, "another secret"} & set(given.values())
+
+
+def test_behind_tls_cookies_keep_to_it(tmp_path):
+    app = create_app(WebSettings(runs=tmp_path, works_queue=False, public_url="https://papers.example.org"))
+    answer = TestClient(app, base_url="http://papers.example.org").get("/api/session")
+    assert "Secure" in answer.headers["set-cookie"]

@@ -16,6 +16,7 @@ from paperworks.web.folders import Folders
 from paperworks.web.freshness import Freshness, PageCache
 from paperworks.web.meaning_process import QueryEncoder
 from paperworks.web.run_reports import Reports
+from paperworks.web.security import RateLimit
 from paperworks.web.settings import WebSettings
 from paperworks.web.streams import Streams
 from paperworks.web.workers import Workers
@@ -35,6 +36,7 @@ class Rooms:
     queue: JobQueue = field(default_factory=JobQueue)
     runs: RunStore = field(default_factory=RunStore)
     encoder: QueryEncoder = field(default_factory=QueryEncoder)
+    tries: RateLimit = field(default_factory=lambda: RateLimit(most=10, seconds=60.0))  # of the token
     workers: Workers = field(init=False)
     streams: Streams = field(init=False)
     _meaning: tuple[Catalog, Meaning] | None = field(default=None, init=False)

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections import deque
@@ -81,7 +82,8 @@ class Guard:
         # A page elsewhere can point its own name at this address; the name it asks under gives it away.
         if is_loopback(self._settings.host) and host_name(headers.get("host", "")) not in self._hosts:
             return _plain(421, "this server answers only under its own names; start it with --public-url to add one")
-        if int(headers.get("content-length") or 0) > self._most_bytes(scope):
+        length = headers.get("content-length", "")
+        if length.isascii() and length.isdecimal() and int(length[:20]) > self._most_bytes(scope):
             return _plain(413, "that is more than this server takes; see --upload-mb")
         if self._settings.token and not scope["path"].startswith(_OPEN_PATHS) and not self._is_known(headers, scope):
             if scope["path"].startswith("/api/"):
@@ -125,10 +127,19 @@ class RateLimit:
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without its port."""
-    return (
-        (urlsplit(f"//{host}").hostname or "") if host.count("[") <= 1 and "@" not in host and "/" not in host else ""
-    )
+    """The name in a Host header, without its port; "" for what is no host."""
+    if re.search(r"[@/?#\\\s]", host):
+        return ""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # brackets that are no IPv6 address
+        return ""
+
+
+def is_secure(request: Request) -> bool:
+    """Whether browsers reach this server by TLS, itself or a proxy before it: cookies then keep to it."""
+    public: str = request.app.state.settings.public_url
+    return request.url.scheme == "https" or public.startswith("https://")
 
 
 def sent_token(headers: Headers) -> str:
@@ -168,8 +179,8 @@ def csrf_token(request: Request) -> str:
 def keep_csrf(request: Request, response: Any) -> Any:
     """The response with the cookie that its forms are checked against."""
     if request.cookies.get(CSRF_COOKIE) != csrf_token(request):
-        is_secure = request.url.scheme == "https"
-        response.set_cookie(CSRF_COOKIE, csrf_token(request), httponly=True, samesite="strict", secure=is_secure)
+        kept = {"httponly": True, "samesite": "strict", "secure": is_secure(request)}
+        response.set_cookie(CSRF_COOKIE, csrf_token(request), **kept)
     response.headers["cache-control"] = "no-store"
     return response
 

@@ -9,10 +9,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from paperworks.web.rendering import form_page, html
 from paperworks.web.rooms import rooms
-from paperworks.web.security import SESSION_COOKIE, RateLimit, is_right_token, session_value
+from paperworks.web.security import SESSION_COOKIE, is_right_token, is_secure, session_value
 
 router = APIRouter(include_in_schema=False)
-_tries = RateLimit(most=10, seconds=60.0)
 
 
 @router.get("/login")
@@ -26,13 +25,14 @@ def log_in(request: Request, token: Annotated[str, Form()] = "", next: Annotated
     """Gives the browser a cookie that stands for the token."""
     known = rooms(request).settings.token
     client = request.client.host if request.client else ""
-    if _tries.is_exceeded(client):
+    if rooms(request).tries.is_exceeded(client):
         return form_page(request, "login.html", 429, next=own_address(next), problem="Too many tries; wait a minute.")
     if not known or not is_right_token(token.strip(), known):
         return form_page(request, "login.html", 403, next=own_address(next), problem="That is not this server's token.")
     response = RedirectResponse(own_address(next), 303)
-    is_secure = request.url.scheme == "https"
-    response.set_cookie(SESSION_COOKIE, session_value(known), httponly=True, samesite="strict", secure=is_secure)
+    response.set_cookie(
+        SESSION_COOKIE, session_value(known), httponly=True, samesite="strict", secure=is_secure(request)
+    )
     return response
 
 
