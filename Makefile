@@ -1,6 +1,7 @@
 # make demo        set up .venv, run the first experiment, show its report
 # make test        set up what tests need; linters, types, imports, and all tests but the slow ones
 # make test-all    the same with the slow tests
+# make test-browser  the page in a browser: needs Chromium and Node.js; pictures of it go to test-artifacts/
 # make bench       speed against public peers, as ratios
 # make docs        write the paper pages and the vectors of the cards anew and build the site
 # make clean       remove .venv and everything built; runs and caches outside the checkout stay
@@ -13,10 +14,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEEDS := pyproject.toml constraints.txt
 SLUG ?= rdpo
+BROWSER := tests/browser
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint bench docs docs-serve clean
+.PHONY: help demo test test-all test-browser lint bench docs docs-serve clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -31,10 +33,13 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not browser"
 
 test-all: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not browser"
+
+test-browser: $(VENV)/.installed-browser $(BROWSER)/node_modules/.installed
+	$(BIN)/python -m pytest -n 0 -m browser $(BROWSER)
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks
@@ -48,7 +53,7 @@ docs-serve: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 clean:
-	rm -rf $(VENV) site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
+	rm -rf $(VENV) site dist build test-artifacts $(BROWSER)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
 
 # Each stamp stands for an installation that was finished; an interrupted one is taken up again.
 $(VENV)/.made:
@@ -71,4 +76,12 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(PIP) install --quiet -c constraints.txt --group docs
+	@touch $@
+
+$(VENV)/.installed-browser: $(VENV)/.installed-test
+	$(PIP) install --quiet -c constraints.txt -e ".[web]" --group browser
+	@touch $@
+
+$(BROWSER)/node_modules/.installed: $(BROWSER)/package.json $(BROWSER)/package-lock.json
+	cd $(BROWSER) && npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@

@@ -93,7 +93,9 @@ async def start_job(port: int, budget: str) -> str:
     _, headers, body = await request(reader, writer, "/api/session", host)
     cookie = headers["set-cookie"].split(";")[0]
     more = f"Cookie: {cookie}\r\nX-CSRF-Token: {json.loads(body)['csrf']}\r\nContent-Type: application/json\r\n"
-    wanted = json.dumps({"verb": "run", "names": ["prdc"], "options": {"budget": budget, "workers": "1"}}).encode()
+    wanted = json.dumps(
+        {"verb": "run", "names": ["prdc"], "options": {"budget": budget, "seeds": "60", "workers": "1"}}
+    ).encode()
     status, _, body = await request(reader, writer, "/api/jobs", host, more, wanted)
     assert status == 201, body
     writer.close()
@@ -128,6 +130,10 @@ async def measure(port: int, pid: int) -> None:
     for path in PAGES:
         print(summary(path, *await load(port, path, None)), flush=True)
     opened, told = await streams(port, job)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    _, _, body = await request(reader, writer, f"/api/jobs/{job}", f"127.0.0.1:{port}")
+    writer.close()
+    assert json.loads(body)["status"] == "running", body  # else nothing was measured beside a job
     print(f"event streams: {told} of {opened} told the job's state within 3 s; memory {memory_mb(pid):.0f} MB")
 
 

@@ -58,9 +58,12 @@ def test_the_keyboard_alone_reaches_content_search_and_filters_and_shows_where_i
     page.keyboard.press("Tab")
     expect(page.get_by_label("Search the papers")).to_be_focused()
     assert is_outlined(page)
-    page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("group", name="Wing").get_by_label("any")).to_be_focused()
+    first_filter = page.get_by_role("group", name="Wing").get_by_label("any")
+    for _ in range(4):  # past the buttons of the search
+        page.keyboard.press("Tab")
+        if first_filter.evaluate("radio => radio === document.activeElement"):
+            break
+    expect(first_filter).to_be_focused()
     assert is_outlined(page)
     page.keyboard.press("ArrowDown")
     expect(page).to_have_url(re.compile(r"\?wing="))
