@@ -1,6 +1,7 @@
 """A comparison on data of one's own: a file chosen in the form, two objectives, and the report."""
 
 import re
+from pathlib import Path
 
 import pytest
 from serving import PATIENCE
@@ -26,8 +27,8 @@ def test_objectives_are_compared_on_an_uploaded_file(visit, server, pairs):
         page.get_by_role("checkbox", name=name, exact=True).check()
     for option, value in SETTINGS.items():
         field = page.locator(f'[name="{option}"], [name="{option.replace("-", "_")}"]').first
-        page.evaluate("field => { for (let at = field; at; at = at.parentElement) if (at.tagName === 'DETAILS') at.open = true; }",
-                      field.element_handle())  # fmt: skip
+        if not field.is_visible():
+            page.locator("details", has=field).locator("summary").click()
         field.fill(value)
     page.locator('[name="reward"]').first.fill("sentiment")
     page.locator('input[type=file][name="upload-data"]').set_input_files(pairs)
@@ -39,8 +40,7 @@ def test_objectives_are_compared_on_an_uploaded_file(visit, server, pairs):
     assert re.match(r"paperworks compare dpo rdpo .*--model=tiny", command)
     stored = re.search(r"--data=(\S+/my-pairs\.jsonl)", command)[1]
     assert stored.startswith(str(server.home / "uploads"))
-    with open(stored, encoding="utf-8") as file:
-        assert file.read() == pairs.read_text(encoding="utf-8")
+    assert Path(stored).read_bytes() == pairs.read_bytes()
     window.picture("watched")
     page.get_by_role("link", name="Open the run and its report").click(timeout=PATIENCE * 1000)
     page.locator("iframe.report").scroll_into_view_if_needed()

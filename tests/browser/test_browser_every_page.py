@@ -42,7 +42,11 @@ LOOKS = {"desk-light": (DESK, "light"), "desk-dark": (DESK, "dark"), "phone-ligh
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, kept_cache):
     """A server that sends mails, with runs and jobs in every state that stays."""
-    mails = {"PAPERWORKS_SMTP_HOST": "127.0.0.1", "PAPERWORKS_SMTP_PORT": "9", "PAPERWORKS_SMTP_FROM": "papers@example.org"}
+    mails = {
+        "PAPERWORKS_SMTP_HOST": "127.0.0.1",
+        "PAPERWORKS_SMTP_PORT": "9",
+        "PAPERWORKS_SMTP_FROM": "papers@example.org",
+    }
     started = Server(tmp_path_factory.mktemp("server"), kept_cache, mails)
     yield started
     started.stop()

@@ -31,9 +31,13 @@ def test_a_paper_is_found_run_watched_and_its_result_read(visit, server):
     expect(page).to_have_url(re.compile(r"/jobs/[0-9a-f]+$"))
     page.evaluate(NOTE_CHANGES)
     expect(page.locator(".bars progress").first).to_be_visible(timeout=LONG)
+    expect(page.locator(".turn")).to_have_count(0)  # it waits no longer
     window.picture("running")
     page.get_by_role("link", name="Open the run and its report").click(timeout=LONG)
-    assert page.evaluate("[sessionStorage.bars, sessionStorage.log]") == ["live", "live"]  # not by loading the page again
+    assert page.evaluate("[sessionStorage.bars, sessionStorage.log]") == [
+        "live",
+        "live",
+    ]  # not by loading the page again
     expect(page.locator(".claims li").first).to_be_visible()
     report = page.frame_locator("iframe.report")
     page.locator("iframe.report").scroll_into_view_if_needed()

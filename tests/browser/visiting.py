@@ -27,7 +27,10 @@ class Visit:
         self._size = looks.pop("size", DESK)
         self._scheme = looks.pop("scheme", "light")
         self._context = chromium.new_context(
-            base_url=base, viewport={"width": self._size[0], "height": self._size[1]}, color_scheme=self._scheme, **looks
+            base_url=base,
+            viewport={"width": self._size[0], "height": self._size[1]},
+            color_scheme=self._scheme,
+            **looks,
         )
         self._context.set_default_timeout(SECONDS * 1000)
         self._pictures = 0

@@ -34,7 +34,12 @@ class Problem(BaseModel):
 
 _REFUSED: Mapping[int | str, dict[str, Any]] = {
     code: {"model": Problem, "description": text}
-    for code, text in ((401, "needs the token"), (403, "forged or without the CSRF token"), (422, "cannot be done so"))
+    for code, text in (
+        (400, "not what its Content-Type says"),
+        (401, "needs the token"),
+        (403, "forged or without the CSRF token"),
+        (422, "cannot be done so"),
+    )
 }
 _UNKNOWN: Mapping[int | str, dict[str, Any]] = {**_REFUSED, 404: {"model": Problem, "description": "there is none"}}
 router = APIRouter(prefix="/api", tags=["papers"], responses=dict(_REFUSED))

@@ -83,7 +83,8 @@ class Taken(BaseModel):
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"description": text, "content": {"application/json": {"schema": {"type": "object"}}}}
     for code, text in (
-        (401, "needs the token"), (403, "without the CSRF token"), (422, "no address"), (429, "too many"), (503, "no mails")
+        (400, "no JSON"), (401, "needs the token"), (403, "without the CSRF token"), (422, "no address"),
+        (429, "too many"), (503, "no mails"),
     )
 }  # fmt: skip
 

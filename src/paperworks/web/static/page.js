@@ -104,6 +104,7 @@ for (const live of document.querySelectorAll("[data-events]")) {
   on("state", (job) => {
     state.textContent = job.status;
     state.className = `state status ${job.status}`;
+    if (job.status !== "queued") live.querySelector(".turn")?.remove();
     if (job.has_ended) { source.close(); location.reload(); }
   });
 }
