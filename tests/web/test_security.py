@@ -168,5 +168,6 @@ def test_processes_of_jobs_have_no_secret_of_the_server(monkeypatch):
 
 def test_behind_tls_cookies_keep_to_it(tmp_path):
     app = create_app(WebSettings(runs=tmp_path, works_queue=False, public_url="https://papers.example.org"))
-    answer = TestClient(app, base_url="http://papers.example.org").get("/api/session")
-    assert "Secure" in answer.headers["set-cookie"]
+    public, here = (TestClient(app, base_url=f"http://{host}") for host in ("papers.example.org", "127.0.0.1"))
+    assert "Secure" in public.get("/api/session").headers["set-cookie"]
+    assert "Secure" not in here.get("/api/session").headers["set-cookie"]

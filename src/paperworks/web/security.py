@@ -137,9 +137,10 @@ def host_name(host: str) -> str:
 
 
 def is_secure(request: Request) -> bool:
-    """Whether browsers reach this server by TLS, itself or a proxy before it: cookies then keep to it."""
-    public: str = request.app.state.settings.public_url
-    return request.url.scheme == "https" or public.startswith("https://")
+    """Whether the browser reaches this server by TLS, its own or that of a proxy before it: its cookies then keep to that."""
+    public = urlsplit(request.app.state.settings.public_url)
+    asked = host_name(request.headers.get("host", ""))
+    return request.url.scheme == "https" or (public.scheme == "https" and public.hostname == asked)
 
 
 def sent_token(headers: Headers) -> str:
