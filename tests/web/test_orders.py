@@ -92,6 +92,13 @@ def test_an_uploaded_file_is_kept_apart_and_named_by_what_is_in_it(client, csrf,
     assert path == str(place) and place.read_bytes() == rows
 
 
+def test_a_file_that_is_no_data_is_said_in_the_form_which_keeps_the_rest(client, csrf, shared):
+    sent = {"csrf": csrf["x-csrf-token"], "model": "my-model", "beta": "0.3"}
+    page = client.post("/train/rdpo", data=sent, files={"upload-data": ("rows.exe", b"x")})
+    assert page.status_code == 422 and "expected a data file" in page.text
+    assert 'name="model" value="my-model"' in page.text and 'name="beta" inputmode="decimal" value="0.3"' in page.text
+
+
 @pytest.mark.parametrize("name", ["evil.py", "page.html", "model.pkl", ".jsonl", "a.jsonl.exe"])
 def test_only_data_is_taken_as_an_upload(client, csrf, name):
     answer = client.post("/api/uploads", files={"file": (name, b"x")}, headers=csrf)

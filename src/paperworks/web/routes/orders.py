@@ -68,21 +68,13 @@ async def start_compare(request: Request) -> Response:
     return await _start(request, "compare", [str(name) for name in form.getlist("names")])
 
 
-async def typed_of(shared: Rooms, form: FormData) -> Typed:
-    """What a submitted form holds; a file that was chosen takes the place of the path beside it."""
-    typed = [(name, value) for name, value in form.multi_items() if isinstance(value, str) and name not in NOT_OPTIONS]
-    kept: dict[str, str] = {}
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile) and value.filename:
-            path = await uploads.keep(value, shared.folders.uploads, shared.settings.upload_bytes)
-            kept[name.removeprefix("upload-")] = str(path)
-    return Typed.of([*(pair for pair in typed if pair[0] not in kept), *kept.items()])
-
-
 async def _start(request: Request, verb: str, names: Sequence[str]) -> Response:
     shared, form, typed = rooms(request), await request.form(), Typed()
+    texts = [(name, value) for name, value in form.multi_items() if isinstance(value, str) and name not in NOT_OPTIONS]
     try:
-        typed = await typed_of(shared, form)
+        typed = Typed.of(texts)
+        kept = await _uploaded(shared, form)  # a file that was chosen takes the place of the path beside it
+        typed = Typed.of([*(pair for pair in texts if pair[0] not in kept), *kept.items()])
         wanted = await order(shared, verb, names, typed)
         if form.get("preview"):
             return await _form(request, verb, names, typed, wanted=wanted)
@@ -90,6 +82,16 @@ async def _start(request: Request, verb: str, names: Sequence[str]) -> Response:
     except PaperworksError as error:
         return await _form(request, verb, names, typed, problem=str(error), status=422)
     return RedirectResponse(f"/jobs/{job.id}", 303)
+
+
+async def _uploaded(shared: Rooms, form: FormData) -> dict[str, str]:
+    """Where the files of a form were stored, by the option that each is for. Raises DataError for what is no data."""
+    kept: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile) and value.filename:
+            path = await uploads.keep(value, shared.folders.uploads, shared.settings.upload_bytes)
+            kept[name.removeprefix("upload-")] = str(path)
+    return kept
 
 
 async def _form(
