@@ -126,11 +126,13 @@ class Streams:
                 return
             closing = asyncio.create_task(self._is_closing.wait())
             waiting = asyncio.create_task(changed.wait())
-            done, _ = await asyncio.wait(
-                (waiting, closing), timeout=SECONDS_BETWEEN_SIGNS, return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in (waiting, closing):
-                task.cancel()
+            try:
+                done, _ = await asyncio.wait(
+                    (waiting, closing), timeout=SECONDS_BETWEEN_SIGNS, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:  # also where whoever followed has gone
+                waiting.cancel()
+                closing.cancel()
             if not done:
                 yield ": still here\n\n"
 
