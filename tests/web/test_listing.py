@@ -75,12 +75,6 @@ def test_an_address_typed_by_hand_does_not_fail():
     assert len(query.q) <= 300
 
 
-def test_a_query_is_its_address():
-    query = Query(q="a b&c", wing="control")
-    assert query.address() == "/?q=a+b%26c&wing=control"
-    assert query.address(wing="", year="2024") == "/?q=a+b%26c&year=2024"
-
-
 def test_by_meaning_all_that_are_near_come_in_its_order_and_words_are_still_shown(catalog):
     ranking = [
         ("spo", 0.9),

@@ -66,6 +66,12 @@ class Evidence:
         return ", ".join([*parts, "run here"] if self.run_here else parts) or "no"
 
 
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Verdict counts in a few words: "3/4 claims hold, 1 reversed"."""
+    text = f"{counts.get('holds', 0)}/{sum(counts.values())} claims hold"
+    return f"{text}, {counts['reversed']} reversed" if counts.get("reversed") else text
+
+
 def is_usable(slug: str) -> bool:
     """Whether `papers/<slug>.py` (hyphens as underscores) is part of this installation. The module isn't imported."""
     module = "paperworks.papers." + slug.replace("-", "_")

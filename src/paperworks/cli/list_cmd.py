@@ -6,6 +6,7 @@ import argparse
 
 from paperworks.catalog import Card, Catalog, Evidence
 from paperworks.catalog.card import VERBS, WINGS
+from paperworks.catalog.evidence import counts_text
 from paperworks.cli.layout import cut, on_terminal, paint, paragraph, width
 
 HELP = "List all papers: what each gives a user, whether it is usable here, what its experiment showed."
@@ -49,10 +50,7 @@ def experiment_text(evidence: Evidence) -> str:
     if evidence.recorded and evidence.recorded.problem:
         parts.append("record damaged")
     elif evidence.recorded:
-        counts = evidence.recorded.counts
-        parts.append(f"{counts['holds']}/{sum(counts.values())} claims hold")
-        if counts["reversed"]:
-            parts.append(f"{counts['reversed']} reversed")
+        parts.append(counts_text(evidence.recorded.counts))
     if evidence.run_here:
         parts.append("run here")
     return ", ".join(parts)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
-from urllib.parse import urlencode
 
 from paperworks.catalog import Card, Catalog, Evidence
 from paperworks.catalog.card import TOPICS, WINGS
@@ -55,12 +54,6 @@ class Query:
         if not (values["year"].isascii() and values["year"].isdecimal()):
             values["year"] = ""
         return cls(**{**values, "q": values["q"][:MOST_WORDS]})
-
-    def address(self, **changes: str) -> str:
-        """The address of this query with some of it changed."""
-        changed = replace(self, **changes)
-        given = {name: value for name, value in vars(changed).items() if value}
-        return "/" + (f"?{urlencode(given)}" if given else "")
 
     @property
     def is_filtered(self) -> bool:

@@ -40,10 +40,6 @@ class WebSettings:
     works_queue: bool = True  # False: jobs are taken in but not started (tests; a second server beside one that works)
 
     @property
-    def is_loopback(self) -> bool:
-        return is_loopback(self.host)
-
-    @property
     def base_url(self) -> str:
         """Where the page is reached, without a slash at the end."""
         if self.public_url:

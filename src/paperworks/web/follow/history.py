@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from paperworks.catalog import Catalog, Recorded
+from paperworks.catalog.evidence import counts_text
 from paperworks.core.database import Database
 
 _SCHEMA = """
@@ -62,12 +63,6 @@ class Change:
         if self.before is None:
             return f"newly built: {counts_text(self.after)}"
         return f"verdicts changed: {counts_text(self.after)}; before: {counts_text(self.before)}"
-
-
-def counts_text(counts: Mapping[str, int]) -> str:
-    """Verdict counts in a few words: "3/4 claims hold, 1 reversed"."""
-    text = f"{counts.get('holds', 0)}/{sum(counts.values())} claims hold"
-    return f"{text}, {counts['reversed']} reversed" if counts.get("reversed") else text
 
 
 def note_changes(catalog: Catalog, moment: datetime.datetime | None = None) -> list[Change]:
